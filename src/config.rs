@@ -1,0 +1,143 @@
+//! Settings: the only place that reads flags and environment variables.
+//!
+//! Every setting is a flag and an environment variable; `--help` and the README's table document all of them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// Where the data is: an existing PostgreSQL, or one of our own.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseConfig {
+    /// The PostgreSQL to stand beside, as a URL; absent: an embedded one under --data-dir
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Directory of the embedded PostgreSQL [default: ./data, as root /var/lib/incident-manager]
+    #[arg(long, env = "INCIDENT_MANAGER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Connections that requests and background work share; the listener has one more of its own
+    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    pub database_connections: u32,
+
+    /// Longest time that one SQL statement may take
+    #[arg(long, env = "INCIDENT_MANAGER_STATEMENT_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub statement_timeout: Duration,
+
+    /// Longest wait for a row that another transaction holds; then CONFLICT
+    #[arg(long, env = "INCIDENT_MANAGER_LOCK_TIMEOUT", default_value = "2s", value_parser = duration)]
+    pub lock_timeout: Duration,
+}
+
+/// A database URL; its `Debug` shows no password.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL with its password, for the driver alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for DatabaseUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<url::Url>() {
+            Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => Ok(Self(text.to_owned())),
+            Ok(_) => Err("must begin with postgres:// or postgresql://".to_owned()),
+            Err(error) => Err(format!("is no URL: {error}")),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+/// Whether callers have to say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthMode {
+    /// Nobody is asked; the actor of every change is `anonymous`
+    Off,
+}
+
+/// Settings of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeConfig {
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+
+    /// Address and port to listen on; beyond loopback only with an explicit --auth off
+    #[arg(long, env = "INCIDENT_MANAGER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+
+    /// Authentication; given explicitly, `off` also allows addresses beyond loopback
+    #[arg(long, env = "INCIDENT_MANAGER_AUTH", value_enum)]
+    pub auth: Option<AuthMode>,
+
+    /// Host names, beside IP addresses and localhost, under which browsers may reach the service
+    #[arg(long, env = "INCIDENT_MANAGER_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
+    pub allowed_hosts: Vec<String>,
+
+    /// Make up lifelike incidents and alerts; only with the embedded database
+    #[arg(long, env = "INCIDENT_MANAGER_DEMO")]
+    pub demo: bool,
+
+    #[command(flatten)]
+    pub events: EventsConfig,
+
+    /// Largest body of a request, in bytes
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_BODY_BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1024..=1 << 30))]
+    pub max_body_bytes: u64,
+
+    /// How long a shutdown waits for requests that are under way
+    #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub drain_timeout: Duration,
+}
+
+/// Settings of the event log and of what is held of it in memory.
+#[derive(Debug, Clone, Args)]
+pub struct EventsConfig {
+    /// Interval of HEARTBEAT while nothing else is sent
+    #[arg(long, env = "INCIDENT_MANAGER_HEARTBEAT_INTERVAL", default_value = "15s", value_parser = duration)]
+    pub heartbeat_interval: Duration,
+
+    /// How long the event log is kept; whichever of age and count is reached first
+    #[arg(long, env = "INCIDENT_MANAGER_RETENTION_AGE", default_value = "7d", value_parser = duration)]
+    pub retention_age: Duration,
+
+    /// How many events the log keeps; whichever of age and count is reached first
+    #[arg(long, env = "INCIDENT_MANAGER_RETENTION_EVENTS", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    pub retention_events: u64,
+
+    /// Events of the log's tail that are held in memory
+    #[arg(long, env = "INCIDENT_MANAGER_TAIL_EVENTS", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(16..=100_000_000))]
+    pub tail_events: u64,
+
+    /// Bytes of the log's tail that are held in memory
+    #[arg(long, env = "INCIDENT_MANAGER_TAIL_BYTES", default_value_t = 128 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
+    pub tail_bytes: u64,
+}
+
+/// Parses `250ms`, `15s`, `7d`; zero is refused, because no setting of ours means anything by it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("must be more than zero".to_owned());
+    }
+    Ok(duration)
+}
