@@ -3,11 +3,41 @@
 //! Every setting is a flag and an environment variable; `--help` and the README's table document all of them.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged to stderr, and how.
+#[derive(Debug, Clone, Args)]
+pub struct LogConfig {
+    /// What is logged: error, warn, info, debug, trace, or directives such as `info,sqlx=debug`
+    #[arg(long, env = "INCIDENT_MANAGER_LOG", default_value = "info", value_parser = log_filter, value_name = "FILTER")]
+    pub log: String,
+
+    /// Form of the log's lines
+    #[arg(long, env = "INCIDENT_MANAGER_LOG_FORMAT", default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+}
+
+impl LogConfig {
+    /// Whether lines of text are coloured: at a terminal only.
+    pub fn log_colour(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+}
+
+/// Form of the log's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line, for programs
+    Json,
+}
 
 /// Where the data is: an existing PostgreSQL, or one of our own.
 #[derive(Debug, Clone, Args)]
@@ -140,4 +170,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("must be more than zero".to_owned());
     }
     Ok(duration)
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::builder().parse(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }

@@ -4,5 +4,11 @@
 //! (`tests/house.rs` holds the exact rules):
 //!
 //! - [`config`]: settings, from flags and environment
+//! - [`clock`]: the time of day, which tests can set
+//! - [`lifecycle`]: signals, shutdown, every background task
+//! - [`telemetry`]: the log and the metrics
 
+pub mod clock;
 pub mod config;
+pub mod lifecycle;
+pub mod telemetry;
