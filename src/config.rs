@@ -2,14 +2,24 @@
 //!
 //! Every setting is a flag and an environment variable; `--help` and the README's table document all of them.
 
+mod parse;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+pub use self::parse::{Command, Stop, from_process, settings_table};
+pub use self::watch::{ColorChoice, WatchConfig};
 
 /// What is logged to stderr, and how.
 #[derive(Debug, Clone, Args)]
@@ -43,7 +53,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
     /// The PostgreSQL to stand beside, as a URL; absent: an embedded one under --data-dir
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = DatabaseUrl::from_str)]
     pub database_url: Option<DatabaseUrl>,
 
     /// Directory of the embedded PostgreSQL [default: ./data, as root /var/lib/incident-manager]
@@ -63,6 +73,26 @@ pub struct DatabaseConfig {
     pub lock_timeout: Duration,
 }
 
+/// Settings of `migrate`.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateConfig {
+    /// The PostgreSQL to stand beside, as a URL; absent: an embedded one under --data-dir
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = DatabaseUrl::from_str)]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Directory of the embedded PostgreSQL [default: ./data, as root /var/lib/incident-manager]
+    #[arg(long, env = "INCIDENT_MANAGER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// Where the embedded PostgreSQL lives, if it is not said.
+pub fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() { "/var/lib/incident-manager".into() } else { "./data".into() }
+}
+
 /// A database URL; its `Debug` shows no password.
 #[derive(Clone)]
 pub struct DatabaseUrl(String);
@@ -80,7 +110,7 @@ impl From<String> for DatabaseUrl {
     }
 }
 
-impl std::str::FromStr for DatabaseUrl {
+impl FromStr for DatabaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -137,6 +167,16 @@ pub struct ServeConfig {
     /// How long a shutdown waits for requests that are under way
     #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
+
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+impl ServeConfig {
+    /// Whether other machines can reach the service.
+    pub fn is_open_to_network(&self) -> bool {
+        !self.listen.ip().to_canonical().is_loopback()
+    }
 }
 
 /// Settings of the event log and of what is held of it in memory.
