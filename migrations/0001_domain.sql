@@ -4,13 +4,14 @@
 -- Texts are enums by CHECK, with the names of the GraphQL contract.
 
 -- Who acts: what the writer says of itself (`set local incident_manager.actor = '…'`), else the role it works as.
+-- Its body is parsed here and not by the caller's search_path, so that it needs none of its own and can be inlined.
 create function incident_manager.current_actor() returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
+language sql stable
+begin atomic
   select left(coalesce(nullif(current_setting('incident_manager.actor', true), ''),
                        nullif(current_setting('role', true), 'none'),
-                       session_user::text), 200)
-$$;
+                       session_user::text), 200);
+end;
 
 -- Labels and annotations: an object whose values are strings. (In lax mode `?` would look into arrays.)
 create function incident_manager.is_string_map(value jsonb) returns boolean
