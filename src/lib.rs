@@ -4,5 +4,7 @@
 //! (`tests/house.rs` holds the exact rules):
 //!
 //! - [`config`]: settings, from flags and environment
+//! - [`embedded`]: a private PostgreSQL, for those who name none
 
 pub mod config;
+pub mod embedded;
