@@ -94,7 +94,9 @@ fn installed(search_path: Option<&OsStr>) -> Vec<Binaries> {
     }
     let mut elsewhere: Vec<_> = PLACES.iter().flat_map(expand).filter_map(|dir| inspect(&dir)).collect();
     elsewhere.sort_by_key(|it| std::cmp::Reverse(it.major));
-    elsewhere.into_iter().for_each(|it| add(Some(it)));
+    for found in elsewhere {
+        add(Some(found));
+    }
     servers
 }
 

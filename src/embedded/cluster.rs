@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use super::account::{Accounts, name_of};
 use super::binaries::{self, Binaries};
 use super::error::{EmbeddedError, file};
-use super::layout::Layout;
+use super::layout::{self, Layout};
 use super::{Options, occupant, settings};
 
 /// Beginning of the names of clusters that are being made.
@@ -47,7 +47,10 @@ impl Cluster {
         if let Some((owner, _)) = existing
             && owner != accounts.owner().uid
         {
-            return Err(EmbeddedError::ForeignOwner { path, owner: name_of(owner) });
+            return Err(match owner {
+                0 => EmbeddedError::RootOwned { path, user: accounts.owner().name.clone() },
+                _ => EmbeddedError::ForeignOwner { path, owner: name_of(owner) },
+            });
         }
         layout.prepare(&accounts)?;
         let wanted = existing.map(|(_, major)| (path.as_path(), major));
@@ -109,7 +112,7 @@ impl Cluster {
             "making a database"
         );
         let unfinished = self.layout.root.join(format!("{UNFINISHED_PREFIX}{}", std::process::id()));
-        self.layout.owned_dir(&unfinished, &self.accounts)?;
+        layout::owned_dir(&unfinished, &self.accounts)?;
         let made = self.initialize(&unfinished).and_then(|()| {
             let place = self.layout.cluster();
             fs::rename(&unfinished, &place).map_err(file("create", &place))?;

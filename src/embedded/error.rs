@@ -35,6 +35,13 @@ pub enum EmbeddedError {
     ForeignOwner { path: PathBuf, owner: String },
 
     #[error(
+        "{} belongs to root, as whom PostgreSQL does not run: run `chown -R {user} {}`",
+        path.display(),
+        path.display()
+    )]
+    RootOwned { path: PathBuf, user: String },
+
+    #[error(
         "others can write to {}, so that as root it is not safe to use: run `chown root` and `chmod go-w` on it, or give another --data-dir",
         path.display()
     )]

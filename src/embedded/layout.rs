@@ -141,15 +141,8 @@ impl Layout {
                 return Err(EmbeddedError::Unreachable { path: path.to_owned(), user: user.name.clone() });
             }
         }
-        self.owned_dir(&self.log_dir(), accounts)?;
-        self.owned_dir(&self.run_dir(), accounts)
-    }
-
-    /// Makes a directory that the server's user alone may enter.
-    pub fn owned_dir(&self, dir: &Path, accounts: &Accounts) -> Result<(), EmbeddedError> {
-        create_dir(dir, 0o700)?;
-        give(dir, accounts)?;
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(file("set the mode of", dir))
+        owned_dir(&self.log_dir(), accounts)?;
+        owned_dir(&self.run_dir(), accounts)
     }
 
     /// Where the socket goes: within the data directory, or if that lies too deep for a socket's path in a short
@@ -214,6 +207,13 @@ impl Layout {
         let written = fs::write(&path, text).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o644)));
         written.map_err(file("write", path))
     }
+}
+
+/// Makes a directory that the server's user alone may enter.
+pub(super) fn owned_dir(dir: &Path, accounts: &Accounts) -> Result<(), EmbeddedError> {
+    create_dir(dir, 0o700)?;
+    give(dir, accounts)?;
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(file("set the mode of", dir))
 }
 
 /// Makes a directory of exactly this mode, whatever the umask; one that exists stays as it is.

@@ -20,23 +20,28 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// recovers from a lock file whose process id now belongs to somebody else. The caller holds the directory's lock, so
 /// whatever runs there has no service above it.
 pub(super) fn evict(cluster: &Path) -> Result<(), EmbeddedError> {
-    let found = PidFile::read(cluster).map_err(file("read the lock file in", cluster))?;
-    if let Some(pid) = found.as_ref().and_then(|found| Pid::from_raw(found.pid.abs()))
-        && is_alive(pid)
+    if let Some(pid) = locked_by(cluster)?
+        && is_server_of(pid, cluster)
     {
-        if is_server_of(pid, cluster) {
-            tracing::warn!(
-                pid = pid.as_raw_nonzero().get(),
-                "a PostgreSQL was left running; stopping it to start anew"
-            );
-            stop(pid)?;
-        } else {
-            tracing::warn!(pid = pid.as_raw_nonzero().get(), "a stale lock file names another program; taking it over");
-            let own = rustix::process::getpid().as_raw_nonzero().get();
-            pidfile::disown(cluster, own).map_err(file("write the lock file in", cluster))?;
-        }
+        tracing::warn!(pid = pid.as_raw_nonzero().get(), "a PostgreSQL was left running; stopping it to start anew");
+        stop(pid)?;
+    }
+    // One that has ended without removing its lock still counts for a new server while its parent has not noticed.
+    if let Some(pid) = locked_by(cluster)?
+        && exists(pid)
+    {
+        tracing::warn!(pid = pid.as_raw_nonzero().get(), "a stale lock file names another process; taking it over");
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        pidfile::disown(cluster, own).map_err(file("write the lock file in", cluster))?;
     }
     end_orphans(cluster)
+}
+
+/// The process that the directory's lock file names.
+fn locked_by(cluster: &Path) -> Result<Option<Pid>, EmbeddedError> {
+    let found = PidFile::read(cluster).map_err(file("read the lock file in", cluster))?;
+    // The number of a server in single-user mode is negative.
+    Ok(found.and_then(|found| Pid::from_raw(found.pid.checked_abs()?)))
 }
 
 /// Stops a server that is no child of ours: fast, then at once, then by force.
@@ -75,9 +80,14 @@ pub(super) fn send(pid: Pid, signal: Signal) -> Result<(), EmbeddedError> {
     }
 }
 
-/// Whether there is such a process, of whomever, and it has not ended yet.
-pub(super) fn is_alive(pid: Pid) -> bool {
-    !matches!(test_kill_process(pid), Err(Errno::SRCH)) && !is_zombie(pid)
+/// Whether there is such a process, of whomever.
+fn exists(pid: Pid) -> bool {
+    !matches!(test_kill_process(pid), Err(Errno::SRCH))
+}
+
+/// Whether there is such a process, and it has not ended yet.
+fn is_alive(pid: Pid) -> bool {
+    exists(pid) && !is_zombie(pid)
 }
 
 fn wait_until(time: Duration, done: impl Fn() -> bool) -> bool {

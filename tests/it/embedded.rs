@@ -13,7 +13,7 @@ use sqlx::{Connection, Row};
 use tempfile::TempDir;
 
 /// Long enough for a slow machine to do what it is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A directory that the server's user can pass through, as root too.
@@ -57,6 +57,12 @@ async fn until(what: &str, done: impl AsyncFn() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "still not: {what}");
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// A user who has nothing to do with it.
+fn nobody() -> u32 {
+    let output = Command::new("id").args(["-u", "nobody"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
 /// The process id in the cluster's lock file.
@@ -237,6 +243,11 @@ async fn data_of_another_version_are_left_alone() {
     let cluster = dir.path().join("postgres");
     std::fs::create_dir(&cluster).unwrap();
     std::fs::write(cluster.join("PG_VERSION"), "9\n").unwrap();
+    if geteuid().is_root() {
+        let error = embedded::start(Options::new(dir.path())).await.unwrap_err().to_string();
+        assert!(error.contains("chown -R"), "{error}");
+        std::os::unix::fs::chown(&cluster, Some(nobody()), None).unwrap();
+    }
     let error = embedded::start(Options::new(dir.path())).await.unwrap_err().to_string();
     assert!(error.contains("was made by PostgreSQL 9"), "{error}");
     assert!(error.contains("install PostgreSQL 9"), "{error}");
@@ -295,11 +306,8 @@ async fn no_other_user_can_connect() {
     psql.args(["--no-password", "-c", "select 1", server.superuser_url().expose()]).current_dir("/");
     assert!(psql.output().unwrap().status.success(), "we can");
     if geteuid().is_root() {
-        let nobody = Command::new("id").args(["-u", "nobody"]).output().unwrap();
-        let nobody: u32 = String::from_utf8(nobody.stdout).unwrap().trim().parse().unwrap();
-        std::os::unix::process::CommandExt::uid(&mut psql, nobody);
-        let refused = || String::from_utf8(psql.output().unwrap().stderr).unwrap();
-        let mut refused = refused;
+        std::os::unix::process::CommandExt::uid(&mut psql, nobody());
+        let mut refused = || String::from_utf8(psql.output().unwrap().stderr).unwrap();
         let message = refused();
         assert!(message.contains("Permission denied"), "the directory is closed: {message}");
         // Were it open, the server would ask the kernel.
