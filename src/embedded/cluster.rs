@@ -194,6 +194,15 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // One outside the data directory is gone with its socket; while a server still runs, it is not empty.
+        if self.socket_dir != self.layout.run_dir() {
+            let _in_use = fs::remove_dir(&self.socket_dir);
+        }
+    }
+}
+
 fn failed(program: &'static str, output: &Output) -> EmbeddedError {
     EmbeddedError::ProgramFailed {
         program,
