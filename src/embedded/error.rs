@@ -42,7 +42,7 @@ pub enum EmbeddedError {
     RootOwned { path: PathBuf, user: String },
 
     #[error(
-        "others can write to {}, so that as root it is not safe to use: run `chown root` and `chmod go-w` on it, or give another --data-dir",
+        "others can write to {}, which is not safe for what runs there: run `chmod go-w` on it, or give another --data-dir",
         path.display()
     )]
     WritableByOthers { path: PathBuf },

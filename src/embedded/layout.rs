@@ -250,3 +250,61 @@ fn remove_matching(dir: &Path, prefix: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> (tempfile::TempDir, Layout) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("data");
+        let layout = Layout::open(&root).unwrap();
+        (dir, layout)
+    }
+
+    #[test]
+    fn the_newest_logs_are_kept() {
+        let (_dir, layout) = layout();
+        fs::create_dir(layout.log_dir()).unwrap();
+        let name = |number| layout.log_dir().join(format!("postgresql-20260101-0000{number:02}.log"));
+        for number in 0..20 {
+            fs::write(name(number), "").unwrap();
+        }
+        fs::write(layout.log_dir().join("notes.txt"), "").unwrap();
+        layout.prune_logs();
+        assert_eq!(layout.logs(), (12..20).map(name).collect::<Vec<_>>());
+        assert!(layout.log_dir().join("notes.txt").exists());
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_the_directory() {
+        let (_dir, layout) = layout();
+        let lock = layout.lock().unwrap();
+        let refused = layout.lock().unwrap_err();
+        assert!(
+            matches!(refused, EmbeddedError::InUse { holder, .. } if holder.ends_with(&std::process::id().to_string()))
+        );
+        drop(lock);
+        layout.lock().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_all_can_write_to_is_refused() {
+        let (_dir, layout) = layout();
+        fs::set_permissions(&layout.root, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Layout::open(&layout.root), Err(EmbeddedError::WritableByOthers { .. })));
+    }
+
+    #[test]
+    fn an_existing_cluster_is_told_from_a_strangers_files() {
+        let (_dir, layout) = layout();
+        assert_eq!(layout.existing().unwrap(), None);
+        fs::create_dir(layout.cluster()).unwrap();
+        assert_eq!(layout.existing().unwrap(), None, "an empty directory is as good as none");
+        fs::write(layout.cluster().join("PG_VERSION"), "15\n").unwrap();
+        assert_eq!(layout.existing().unwrap(), Some((geteuid().as_raw(), 15)));
+        fs::remove_file(layout.cluster().join("PG_VERSION")).unwrap();
+        fs::write(layout.cluster().join("notes.txt"), "").unwrap();
+        assert!(matches!(layout.existing(), Err(EmbeddedError::NotACluster { .. })));
+    }
+}

@@ -20,6 +20,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// recovers from a lock file whose process id now belongs to somebody else. The caller holds the directory's lock, so
 /// whatever runs there has no service above it.
 pub(super) fn evict(cluster: &Path) -> Result<(), EmbeddedError> {
+    // The system names a process's directory without links.
+    let cluster = &cluster.canonicalize().map_err(file("resolve", cluster))?;
     if let Some(pid) = locked_by(cluster)?
         && is_server_of(pid, cluster)
     {
@@ -117,8 +119,8 @@ fn is_zombie(_: Pid) -> bool {
 #[cfg(target_os = "linux")]
 pub(super) fn is_server_of(pid: Pid, cluster: &Path) -> bool {
     let link = |name: &str| std::fs::read_link(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
-    // The program's name has a suffix once an upgrade has replaced its file.
-    let is_postgres = |exe: &Path| exe.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"postgres"));
+    // The program's name has a suffix once an upgrade has replaced its file, and another where a script wraps it.
+    let is_postgres = |exe: &Path| exe.file_name().is_some_and(|name| name.to_string_lossy().contains("postgres"));
     link("cwd").is_ok_and(|cwd| cwd == cluster) && link("exe").is_ok_and(|exe| is_postgres(&exe))
 }
 
