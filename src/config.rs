@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-pub use self::parse::{Command, Stop, from_process, settings_table};
+pub use self::parse::{Command, Stop, from_process, parse, settings_table};
 pub use self::watch::{ColorChoice, WatchConfig};
 
 /// What is logged to stderr, and how.

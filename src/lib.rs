@@ -7,7 +7,9 @@
 //! - [`clock`]: the time of day, which tests can set
 //! - [`lifecycle`]: signals, shutdown, every background task
 //! - [`telemetry`]: the log and the metrics
+//! - [`cli`]: the subcommands
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod lifecycle;

@@ -5,7 +5,7 @@ use super::*;
 
 fn parse(args: &str, env: &[(&str, &str)]) -> Result<Command, Stop> {
     let env: HashMap<_, _> = env.iter().copied().collect();
-    super::parse::parse(args.split_whitespace().map(OsString::from), |name| env.get(name).map(OsString::from))
+    super::parse(args.split_whitespace().map(OsString::from), |name| env.get(name).map(OsString::from))
 }
 
 fn serve(args: &str, env: &[(&str, &str)]) -> ServeConfig {
@@ -131,7 +131,7 @@ fn a_bad_database_url_is_not_shown() {
 fn a_variable_that_is_no_text_is_named() {
     use std::os::unix::ffi::OsStringExt;
     let no_text = |name: &str| (name == "INCIDENT_MANAGER_LISTEN").then(|| OsString::from_vec(vec![0xff]));
-    let Err(Stop::BadSetting(line)) = super::parse::parse([], no_text) else { panic!("accepted") };
+    let Err(Stop::BadSetting(line)) = super::parse([], no_text) else { panic!("accepted") };
     assert_eq!(line, "INCIDENT_MANAGER_LISTEN: must be UTF-8");
 }
 
