@@ -1,5 +1,7 @@
 //! The subcommands.
 
+pub mod banner;
+pub mod demo;
 pub mod watch;
 
 use std::error::Error;
