@@ -53,7 +53,9 @@ fn serve_needs_no_subcommand() {
 #[test]
 fn other_subcommands_are_found() {
     assert!(matches!(parse("schema", &[]), Ok(Command::Schema)));
-    assert!(matches!(parse("migrate --data-dir /d", &[]), Ok(Command::Migrate(config)) if config.data_dir.is_some()));
+    assert!(
+        matches!(parse("migrate --data-dir /d", &[]), Ok(Command::Migrate(config)) if config.database.data_dir.is_some())
+    );
 }
 
 #[test]
