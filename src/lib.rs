@@ -5,6 +5,7 @@
 //!
 //! - [`config`]: settings, from flags and environment
 //! - [`clock`]: the time of day, which tests can set
+//! - [`embedded`]: a private PostgreSQL, for those who name none
 //! - [`lifecycle`]: signals, shutdown, every background task
 //! - [`telemetry`]: the log and the metrics
 //! - [`cli`]: the subcommands
@@ -12,5 +13,6 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod embedded;
 pub mod lifecycle;
 pub mod telemetry;

@@ -1,0 +1,233 @@
+-- The event log and what leads to it.
+--
+--   a writer's row triggers ─► event_outbox (in the writer's transaction) ─► sequence_events() ─► event_log
+--
+-- A reader needs to know none of this: `where pos > $1 order by pos limit n` gives every event once, in order; positions
+-- are dense, and no event ever appears below one that could be read before.
+
+-- One row for each changed row, in the writer's transaction. Two slots are written in turn, so that the one that is not
+-- written can be emptied at once.
+create table incident_manager.event_outbox (
+  slot smallint not null,
+  xid xid8 not null default pg_current_xact_id(),
+  -- CACHE 1: of one row's changes, the later has the higher number, because the writer holds the row's lock
+  seq bigint generated always as identity (cache 1),
+  at timestamptz not null default clock_timestamp(),
+  kind text not null,
+  update_type text,
+  incident_id uuid,
+  alert_id uuid,
+  comment_id uuid,
+  source text not null,
+  severity text not null,
+  old_severity text,
+  state text,
+  old_state text,
+  actor text not null,
+  db_user text not null default session_user,
+  changed text[] not null default '{}',
+  title text not null,
+  description text,
+  description_version integer not null,
+  labels jsonb not null,
+  fingerprint text,
+  incident_type text,
+  assigned_to text,
+  affected_resources text[],
+  metadata jsonb,
+  resolution text,
+  root_cause text,
+  created_at timestamptz,
+  updated_at timestamptz,
+  acknowledged_at timestamptz,
+  resolved_at timestamptz,
+  closed_at timestamptz,
+  version integer,
+  external_id text,
+  alert_type text,
+  annotations jsonb,
+  affected_services text[],
+  runbook_url text,
+  firing boolean,
+  received_at timestamptz,
+  deduplicated boolean
+) partition by list (slot);
+create table incident_manager.event_outbox_0 partition of incident_manager.event_outbox for values in (0);
+create table incident_manager.event_outbox_1 partition of incident_manager.event_outbox for values in (1);
+create index event_outbox_xid on incident_manager.event_outbox (xid);
+create index event_outbox_seq on incident_manager.event_outbox (seq);
+comment on table incident_manager.event_outbox is 'Events that have no position yet.';
+
+-- Sequences, because their last_value is not subject to MVCC: what is set is seen at once, by every transaction.
+create sequence incident_manager.event_slot minvalue 0 maxvalue 1 start 0;
+create sequence incident_manager.event_doorbell minvalue 0 maxvalue 1 start 1;
+comment on sequence incident_manager.event_slot is 'last_value is the slot of the outbox that is written.';
+comment on sequence incident_manager.event_doorbell is 'last_value is 1 while writers notify the sequencer at each commit.';
+
+create table incident_manager.event_log (
+  pos bigint not null,
+  logged_at timestamptz not null,
+  seq bigint not null,
+  at timestamptz not null,
+  kind text not null,
+  update_type text,
+  incident_id uuid,
+  alert_id uuid,
+  comment_id uuid,
+  source text not null,
+  severity text not null,
+  old_severity text,
+  state text,
+  old_state text,
+  actor text not null,
+  db_user text not null,
+  changed text[] not null,
+  title text not null,
+  description text,
+  description_version integer not null,
+  labels jsonb not null,
+  fingerprint text,
+  incident_type text,
+  assigned_to text,
+  affected_resources text[],
+  metadata jsonb,
+  resolution text,
+  root_cause text,
+  created_at timestamptz,
+  updated_at timestamptz,
+  acknowledged_at timestamptz,
+  resolved_at timestamptz,
+  closed_at timestamptz,
+  version integer,
+  external_id text,
+  alert_type text,
+  annotations jsonb,
+  affected_services text[],
+  runbook_url text,
+  firing boolean,
+  received_at timestamptz,
+  deduplicated boolean,
+  constraint event_log_pkey primary key (pos)
+) partition by range (pos);
+create index event_log_incident on incident_manager.event_log (incident_id, pos);
+create index event_log_severity on incident_manager.event_log (severity, pos) where kind <> 'alert';
+create index event_log_left_severity on incident_manager.event_log (old_severity, pos) where old_severity <> severity;
+create index event_log_created on incident_manager.event_log (severity, pos) where update_type = 'CREATED';
+create index event_log_state on incident_manager.event_log (pos) where old_state <> state;
+create index event_log_alert on incident_manager.event_log (source, pos) where kind = 'alert';
+create index event_log_alert_id on incident_manager.event_log (alert_id) where alert_id is not null and description is null;
+comment on table incident_manager.event_log is 'Every change of an incident, every comment, every alert: one row each, by dense position, as the change left it.';
+comment on column incident_manager.event_log.kind is 'incident, comment (with the whole incident) or alert.';
+comment on column incident_manager.event_log.old_severity is 'Before an incident''s update; null where there was no before.';
+comment on column incident_manager.event_log.changed is 'GraphQL names of the fields that changed, but for version and updatedAt.';
+comment on column incident_manager.event_log.description is 'Null where it is long: then in event_text.';
+comment on column incident_manager.event_log.actor is 'Who made the change, as the writer says; db_user is its database role.';
+
+create table incident_manager.event_partition (
+  from_pos bigint primary key,
+  to_pos bigint not null,
+  name text not null,
+  made_at timestamptz not null default clock_timestamp()
+);
+comment on table incident_manager.event_partition is 'The partitions of event_log: from_pos <= pos < to_pos.';
+
+-- A long description, once, however many events carry it. version is the incident's description_version; 0 for an alert.
+create table incident_manager.event_text (
+  object_id uuid not null,
+  version integer not null,
+  body text not null,
+  constraint event_text_pkey primary key (object_id, version)
+);
+
+-- A numbering of positions. A new one begins when transaction ids or positions can no longer be trusted.
+create table incident_manager.event_epoch (
+  epoch integer primary key,
+  id uuid not null unique default gen_random_uuid(),
+  first_pos bigint not null,
+  timeline text not null,
+  database_oid oid not null,
+  reason text not null,
+  at timestamptz not null default clock_timestamp()
+);
+comment on column incident_manager.event_epoch.first_pos is 'The first position that this epoch gives out; what older epochs gave out from there on is void.';
+
+-- What the sequencer has done, newest last; appended, because a row that is updated at every call leaves dead rows that a
+-- held snapshot keeps.
+create table incident_manager.event_batch (
+  n bigint primary key,
+  last_pos bigint not null,
+  -- everything that this snapshot sees is in the log
+  snap pg_snapshot not null,
+  -- in the middle of a backlog: the snapshot whose rows are being moved, and how far
+  target pg_snapshot,
+  target_seq bigint,
+  -- the highest number moved so far
+  seen_seq bigint not null,
+  -- partitions exist for positions below this
+  covered bigint not null,
+  epoch integer not null references incident_manager.event_epoch,
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamptz not null default clock_timestamp()
+) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+
+create function incident_manager.event_lock_key() returns bigint
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$ select hashtextextended('incident_manager.sequencer', 0) $$;
+
+-- The server's timeline, which changes when a standby is promoted.
+create function incident_manager.event_timeline() returns text
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$ select substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) $$;
+do $$
+begin
+  perform incident_manager.event_timeline();
+exception when others then
+  raise warning 'this platform does not tell its timeline (%): a failover that loses transactions will not be noticed', sqlerrm;
+  create or replace function incident_manager.event_timeline() returns text
+  language sql volatile set search_path = pg_catalog, pg_temp
+  as $f$ select ''::text $f$;
+end $$;
+
+-- The lowest position that was given out anew after an epoch; null if none was, 1 if this database never had that epoch.
+create function incident_manager.event_rewound_to(reader_epoch uuid) returns bigint
+language sql stable set search_path = pg_catalog, incident_manager, pg_temp
+as $$
+  select case when exists (select 1 from incident_manager.event_epoch where id = reader_epoch)
+    then (select min(later.first_pos) from incident_manager.event_epoch later
+          where later.epoch > (select epoch from incident_manager.event_epoch where id = reader_epoch))
+    else 1 end
+$$;
+
+-- How large the next partition is to be: about six hours of events at the rate of the last one, within bounds that keep
+-- both the number of partitions and what retention has to drop at once in hand.
+create function incident_manager.event_partition_size(from_pos bigint) returns bigint
+language sql volatile set search_path = pg_catalog, incident_manager, pg_temp
+as $$
+  select coalesce((
+    select least(1000000, greatest(10000,
+      ((event_partition_size.from_pos - p.from_pos) * 21600 / greatest(extract(epoch from clock_timestamp() - p.made_at), 1))::bigint))
+    from incident_manager.event_partition p order by p.from_pos desc limit 1), 100000)
+$$;
+
+-- Attached, not created as a partition: readers of the log are not locked out.
+create function incident_manager.event_add_partition(from_pos bigint, size bigint) returns bigint
+language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
+as $$
+declare
+  name text := 'event_log_' || from_pos;
+  to_pos bigint := from_pos + size;
+begin
+  execute format('create table incident_manager.%I (like incident_manager.event_log including defaults including storage,'
+                 ' constraint %I check (pos >= %s and pos < %s))'
+                 ' with (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000, autovacuum_freeze_min_age = 0)',
+                 name, name || '_range', from_pos, to_pos);
+  execute format('alter table incident_manager.event_log attach partition incident_manager.%I for values from (%s) to (%s)',
+                 name, from_pos, to_pos);
+  insert into incident_manager.event_partition (from_pos, to_pos, name) values (from_pos, to_pos, name);
+  return to_pos;
+end $$;
+
+insert into incident_manager.event_epoch (epoch, first_pos, timeline, database_oid, reason)
+  select 1, 1, incident_manager.event_timeline(), oid, 'installed' from pg_database where datname = current_database();
+insert into incident_manager.event_batch (n, last_pos, snap, seen_seq, covered, epoch)
+  values (1, 0, pg_current_snapshot(), 0, incident_manager.event_add_partition(1, 100000), 1);

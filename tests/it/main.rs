@@ -1,0 +1,3 @@
+//! Black box: real sockets, a real PostgreSQL.
+
+mod embedded;
