@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-pub use self::parse::{Command, Stop, from_process, settings_table};
+pub use self::parse::{Command, Stop, from_process, parse, settings_table};
 pub use self::watch::{ColorChoice, WatchConfig};
 
 /// What is logged to stderr, and how.
@@ -76,21 +76,11 @@ pub struct DatabaseConfig {
 /// Settings of `migrate`.
 #[derive(Debug, Clone, Args)]
 pub struct MigrateConfig {
-    /// The PostgreSQL to stand beside, as a URL; absent: an embedded one under --data-dir
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = DatabaseUrl::from_str)]
-    pub database_url: Option<DatabaseUrl>,
-
-    /// Directory of the embedded PostgreSQL [default: ./data, as root /var/lib/incident-manager]
-    #[arg(long, env = "INCIDENT_MANAGER_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub database: DatabaseConfig,
 
     #[command(flatten)]
     pub log: LogConfig,
-}
-
-/// Where the embedded PostgreSQL lives, if it is not said.
-pub fn default_data_dir() -> PathBuf {
-    if rustix::process::geteuid().is_root() { "/var/lib/incident-manager".into() } else { "./data".into() }
 }
 
 /// A database URL; its `Debug` shows no password.

@@ -15,8 +15,10 @@
 //! - [`graphql`]: the schema and what answers it
 //! - [`http`]: what the service speaks
 //! - [`server`]: everything put together
+//! - [`cli`]: the subcommands
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -5,7 +5,7 @@ use super::*;
 
 fn parse(args: &str, env: &[(&str, &str)]) -> Result<Command, Stop> {
     let env: HashMap<_, _> = env.iter().copied().collect();
-    super::parse::parse(args.split_whitespace().map(OsString::from), |name| env.get(name).map(OsString::from))
+    super::parse(args.split_whitespace().map(OsString::from), |name| env.get(name).map(OsString::from))
 }
 
 fn serve(args: &str, env: &[(&str, &str)]) -> ServeConfig {
@@ -53,7 +53,9 @@ fn serve_needs_no_subcommand() {
 #[test]
 fn other_subcommands_are_found() {
     assert!(matches!(parse("schema", &[]), Ok(Command::Schema)));
-    assert!(matches!(parse("migrate --data-dir /d", &[]), Ok(Command::Migrate(config)) if config.data_dir.is_some()));
+    assert!(
+        matches!(parse("migrate --data-dir /d", &[]), Ok(Command::Migrate(config)) if config.database.data_dir.is_some())
+    );
 }
 
 #[test]
@@ -131,7 +133,7 @@ fn a_bad_database_url_is_not_shown() {
 fn a_variable_that_is_no_text_is_named() {
     use std::os::unix::ffi::OsStringExt;
     let no_text = |name: &str| (name == "INCIDENT_MANAGER_LISTEN").then(|| OsString::from_vec(vec![0xff]));
-    let Err(Stop::BadSetting(line)) = super::parse::parse([], no_text) else { panic!("accepted") };
+    let Err(Stop::BadSetting(line)) = super::parse([], no_text) else { panic!("accepted") };
     assert_eq!(line, "INCIDENT_MANAGER_LISTEN: must be UTF-8");
 }
 
