@@ -67,14 +67,14 @@ impl Mutation {
         &self,
         context: &Context<'_>,
         id: Uuid,
-        resolution: String,
+        resolution: Option<String>,
         root_cause: Option<String>,
     ) -> Result<Incident> {
-        long_text("resolution", Some(&resolution))?;
+        long_text("resolution", resolution.as_deref())?;
         long_text("rootCause", root_cause.as_deref())?;
-        let store = context.data::<Store>()?;
-        let actor = actor(context)?;
-        found(id, store.resolve_incident(actor, IncidentId(id), &resolution, root_cause.as_deref()).await?)
+        let (store, actor) = (context.data::<Store>()?, actor(context)?);
+        let (resolution, root_cause) = (resolution.as_deref(), root_cause.as_deref());
+        found(id, store.resolve_incident(actor, IncidentId(id), resolution, root_cause).await?)
     }
 
     async fn assign_incident(&self, context: &Context<'_>, id: Uuid, assignee: Option<String>) -> Result<Incident> {

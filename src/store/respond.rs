@@ -72,12 +72,12 @@ impl Store {
         self.write(actor, &Transition { id: id.0, to, expected_version }).await?.into_incident()
     }
 
-    /// Resolves an incident and says how; a root cause that is not given stays as it is.
+    /// Resolves an incident; a resolution or root cause that is not given stays as it is.
     pub async fn resolve_incident(
         &self,
         actor: &str,
         id: IncidentId,
-        resolution: &str,
+        resolution: Option<&str>,
         root_cause: Option<&str>,
     ) -> Result<Option<Incident>, StoreError> {
         self.write(actor, &Resolve { id: id.0, resolution, root_cause }).await?.into_incident()
@@ -204,7 +204,7 @@ impl Work for Transition {
 
 struct Resolve<'a> {
     id: Uuid,
-    resolution: &'a str,
+    resolution: Option<&'a str>,
     root_cause: Option<&'a str>,
 }
 
@@ -214,7 +214,8 @@ impl Work for Resolve<'_> {
     async fn run(&self, connection: &mut PgConnection) -> Result<Changed, sqlx::Error> {
         let updated = sqlx::query_scalar!(
             "UPDATE incident_manager.incident
-             SET state = 'RESOLVED', resolution = $2, root_cause = coalesce($3, root_cause) WHERE id = $1 RETURNING id",
+             SET state = 'RESOLVED', resolution = coalesce($2, resolution), root_cause = coalesce($3, root_cause)
+             WHERE id = $1 RETURNING id",
             self.id,
             self.resolution,
             self.root_cause,

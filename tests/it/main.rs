@@ -1,5 +1,6 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod schema;
 mod subscriptions;
 mod support;

@@ -53,8 +53,9 @@ async fn new_and_critical_incidents_and_state_changes_are_heard_of() {
     let (database, service) = start().await;
     let mut new = service.subscribe("subscription { newIncidents(severities: [P0, P3]) { id severity } }").await;
     let mut critical = service.subscribe("subscription { criticalIncidents { id severity version } }").await;
-    let mut changes =
-        service.subscribe("subscription { incidentStateChanges { incidentId oldState newState changedBy timestamp } }").await;
+    let mut changes = service
+        .subscribe("subscription { incidentStateChanges { incidentId oldState newState changedBy timestamp } }")
+        .await;
     let quiet = insert(&database, "P3").await;
     let loud = insert(&database, "P0").await;
     assert_eq!(new.next("newIncidents").await, json!({ "id": quiet, "severity": "P3" }));
