@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::event::{Change, Event, IncidentChange, UpdateType};
 use super::ids::IncidentId;
-use super::incident::Severity;
+use super::incident::{IncidentState, Severity};
 
 /// One of the five subscriptions with its arguments. Of lists, `None` is no filter and an empty one matches nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,7 +51,7 @@ impl Filter {
                     && has(update_types.as_ref(), &change.update_type)
                     && (!active_only
                         || incident.state.is_active()
-                        || change.old_state.is_some_and(|old| old.is_active()))
+                        || change.old_state.is_some_and(IncidentState::is_active))
             }
             Self::NewIncidents { severities } => {
                 change.update_type == UpdateType::Created && has(severities.as_ref(), &incident.severity)
@@ -88,7 +88,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::{Alert, AlertId, EpochId, Incident, IncidentKind, IncidentState, Position, Timestamp};
+    use crate::domain::{Alert, AlertId, EpochId, Incident, IncidentKind, Position, Timestamp};
     use uuid::Uuid;
 
     fn event(update_type: UpdateType, severity: Severity, state: IncidentState) -> Event {

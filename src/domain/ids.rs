@@ -54,6 +54,7 @@ pub struct Position(pub i64);
 
 impl Position {
     /// The position of the event after this one.
+    #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }

@@ -65,7 +65,7 @@ impl Listener {
             info!("connected for notifications again");
         }
         let hears = self.hears_itself(&mut notifications).await?;
-        gauge!(metric::LISTENING).set(if hears { 1 } else { 0 });
+        gauge!(metric::LISTENING).set(i32::from(hears));
         if !hears {
             warn!(
                 "notifications do not come through, as behind a pooler that does not pass LISTEN on; polling instead"
@@ -75,7 +75,7 @@ impl Listener {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                heard = notifications.next() => match heard? {
+                notification = notifications.next() => match notification? {
                     Heard::Doorbell => self.doorbell.notify_one(),
                     Heard::Head => self.catch_up().await?,
                     Heard::Probe(_) => {}

@@ -18,7 +18,7 @@ pub(super) async fn run(store: Store, retention: Retention) {
     loop {
         tick.tick().await;
         match store.maintain_log(retention).await {
-            Ok(done) => gauge!(metric::MAINTENANCE_OVERDUE).set(if done.overdue { 1 } else { 0 }),
+            Ok(done) => gauge!(metric::MAINTENANCE_OVERDUE).set(i32::from(done.overdue)),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "the log's maintenance failed; trying again"),
         }
     }

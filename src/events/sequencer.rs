@@ -32,6 +32,8 @@ const BUSY_POLL: Duration = Duration::from_millis(5);
 const QUIET_AFTER: Duration = Duration::from_millis(200);
 /// Between two looks for transactions that may have seen the bell turned off: from the first to the last.
 const DRAIN_POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// Between two calls of which the first found another session sequencing, and the bell has to be set.
+const MISSED_RETRY: Duration = Duration::from_millis(1);
 /// Between two attempts while the database is away.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -164,25 +166,22 @@ impl Sequencer {
             let called = persist("sequencer", || store.sequence_events(ring)).await;
             counter!(metric::SEQUENCER_CALLS).increment(1);
             counter!(metric::SEQUENCED_EVENTS).increment(called.moved);
-            gauge!(metric::DOORBELL_ON).set(if called.bell_on { 1 } else { 0 });
+            gauge!(metric::DOORBELL_ON).set(i32::from(called.bell_on));
             moved += called.moved;
-            match called.head {
-                Some(head) => {
-                    if called.moved > 0 || self.led_to.is_none() {
-                        self.led_to = Some(head);
-                    }
-                    if !called.more {
-                        return Sequenced { moved, ..called };
-                    }
+            if let Some(head) = called.head {
+                if called.moved > 0 || self.led_to.is_none() {
+                    self.led_to = Some(head);
                 }
-                // another session is at it, perhaps with a snapshot from before our ring
-                None => {
-                    if ring.is_none() && self.head_moves_within(PATIENCE).await {
-                        return Sequenced { moved, ..called };
-                    }
-                    sleep(Duration::from_millis(1)).await;
+                if !called.more {
+                    return Sequenced { moved, ..called };
                 }
+                continue;
             }
+            // another session is at it, perhaps with a snapshot from before our ring
+            if ring.is_none() && self.head_moves_within(PATIENCE).await {
+                return Sequenced { moved, ..called };
+            }
+            sleep(MISSED_RETRY).await;
         }
     }
 

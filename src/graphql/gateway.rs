@@ -24,15 +24,6 @@ pub struct Gateway {
     heartbeat_interval: Duration,
 }
 
-/// Which operations a transport allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// Queries alone, as by HTTP GET.
-    Safe,
-    /// Queries and mutations.
-    Any,
-}
-
 impl Gateway {
     pub fn new(store: Store, hub: Arc<Hub>, clock: Clock, heartbeat_interval: Duration) -> Self {
         Self { schema: schema(Some(store)), hub, clock, heartbeat_interval }
@@ -45,17 +36,12 @@ impl Gateway {
         Response::from_errors(vec![failed])
     }
 
-    /// Executes a query or, where the method allows it, a mutation. `Err` where it does not.
-    pub async fn execute_by(&self, method: Method, mut request: Request) -> Result<Response, Response> {
-        if method == Method::Safe {
-            let name = request.operation_name.clone();
-            if let Ok(document) = request.parsed_query()
-                && operation_type(document, name.as_deref()) == Some(OperationType::Mutation)
-            {
-                return Err(self.refusal(Code::BadUserInput, "a mutation needs POST"));
-            }
-        }
-        Ok(self.execute(request).await)
+    /// Whether a request names a mutation, which a safe method must not carry (RFC 9110, section 9.2.1).
+    pub fn is_mutation(request: &mut Request) -> bool {
+        let name = request.operation_name.clone();
+        request
+            .parsed_query()
+            .is_ok_and(|document| operation_type(document, name.as_deref()) == Some(OperationType::Mutation))
     }
 
     /// Data of one operation; whoever asks is anonymous while authentication is off.
@@ -67,11 +53,10 @@ impl Gateway {
     }
 
     /// Parses once, here, so that an error of the syntax is told from one of the rules.
-    fn parse(&self, request: &mut Request) -> Result<(), Response> {
-        request.parsed_query().map(|_| ()).map_err(|mut failed| {
-            error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
-            Response::from_errors(vec![failed])
-        })
+    fn parse_error(&self, request: &mut Request) -> Option<Response> {
+        let mut failed = request.parsed_query().err()?;
+        error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
+        Some(Response::from_errors(vec![failed]))
     }
 }
 
@@ -98,14 +83,14 @@ fn finish(mut response: Response, clock: &Clock) -> Response {
 
 impl Executor for Gateway {
     async fn execute(&self, mut request: Request) -> Response {
-        if let Err(refused) = self.parse(&mut request) {
+        if let Some(refused) = self.parse_error(&mut request) {
             return refused;
         }
         finish(self.schema.execute(self.prepare(request)).await, &self.clock)
     }
 
     fn execute_stream(&self, mut request: Request, session: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        if let Err(refused) = self.parse(&mut request) {
+        if let Some(refused) = self.parse_error(&mut request) {
             return futures::stream::iter([refused]).boxed();
         }
         let clock = self.clock.clone();

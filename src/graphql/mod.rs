@@ -15,7 +15,7 @@ mod subscription;
 use async_graphql::Schema;
 
 pub use error::Code;
-pub use gateway::{Gateway, Method};
+pub use gateway::Gateway;
 pub use scalar::print as print_instant;
 
 use crate::store::Store;

@@ -1,5 +1,7 @@
 //! The root `Subscription`. A resolver says what it filters for and gets its stream; who fills that is none of its business.
 
+#![expect(clippy::unused_async, reason = "the derive takes async resolvers only")]
+
 use std::sync::Arc;
 
 use async_graphql::{Context, Object, Result, Subscription};

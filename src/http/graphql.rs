@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use async_graphql::{Request, Response as GraphqlResponse, Value, Variables};
+use async_graphql::{Executor as _, Request, Response as GraphqlResponse, Value, Variables};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::AppState;
-use crate::graphql::{Code, Method};
+use crate::graphql::{Code, Gateway};
 
 /// The media type of GraphQL-over-HTTP, under which a request error has a 4xx status.
 const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
@@ -20,9 +20,7 @@ const JSON: &str = "application/json";
 /// Queries and mutations.
 pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     let accept = Accept::from(&headers);
-    let refuse = |status, message: &str| {
-        (status, accept.content_type(), json_of(&state.gateway.refusal(Code::BadUserInput, message))).into_response()
-    };
+    let refuse = |status, message: &str| refuse(&state, &accept, status, message);
     if !is_json(&headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
     }
@@ -34,7 +32,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
         Err(rejection) => return refuse(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     match parse_body(&body) {
-        Ok(request) => answer(&state, &accept, Method::Any, request).await,
+        Ok(request) => answer(&state, &accept, request).await,
         Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
     }
 }
@@ -46,30 +44,28 @@ pub async fn get(
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
     let accept = Accept::from(&headers);
+    let refuse = |status, message: &str| refuse(&state, &accept, status, message);
     match parse_parameters(parameters) {
-        Ok(request) => answer(&state, &accept, Method::Safe, request).await,
-        Err(message) => {
-            let refused = state.gateway.refusal(Code::BadUserInput, message);
-            (StatusCode::BAD_REQUEST, accept.content_type(), json_of(&refused)).into_response()
+        Ok(mut request) => {
+            if Gateway::is_mutation(&mut request) {
+                let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
+                return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
+            }
+            answer(&state, &accept, request).await
         }
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
     }
 }
 
-async fn answer(state: &AppState, accept: &Accept, method: Method, request: Request) -> Response {
-    match state.gateway.execute_by(method, request).await {
-        Ok(response) => {
-            let status = if *accept == Accept::GraphqlResponse && is_request_error(&response) {
-                StatusCode::BAD_REQUEST
-            } else {
-                StatusCode::OK
-            };
-            (status, accept.content_type(), json_of(&response)).into_response()
-        }
-        Err(refused) => {
-            let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
-            (StatusCode::METHOD_NOT_ALLOWED, allow, accept.content_type(), json_of(&refused)).into_response()
-        }
-    }
+fn refuse(state: &AppState, accept: &Accept, status: StatusCode, message: &str) -> Response {
+    (status, accept.content_type(), json_of(&state.gateway.refusal(Code::BadUserInput, message))).into_response()
+}
+
+async fn answer(state: &AppState, accept: &Accept, request: Request) -> Response {
+    let response = state.gateway.execute(request).await;
+    let failed = *accept == Accept::GraphqlResponse && is_request_error(&response);
+    let status = if failed { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    (status, accept.content_type(), json_of(&response)).into_response()
 }
 
 /// Nothing was executed: such a response has no `data`.

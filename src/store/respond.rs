@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use super::incidents::{IncidentRow, fetch};
 use super::{Store, StoreError, Work};
-use crate::domain::{Incident, IncidentId, IncidentPatch, IncidentState, NewIncident};
+use crate::domain::{Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Severity};
 
 /// The caller's `expectedVersion` is not the incident's.
 const STALE: StoreError = StoreError::Conflict("the incident's version is not the expected one");
 
 /// What a change of one incident came to.
 enum Changed {
-    To(IncidentRow),
+    To(Box<IncidentRow>),
     /// There is one, of another version.
     Stale,
     NotFound,
@@ -22,7 +22,7 @@ enum Changed {
 impl Changed {
     fn into_incident(self) -> Result<Option<Incident>, StoreError> {
         match self {
-            Self::To(row) => Ok(Some(row.try_into()?)),
+            Self::To(row) => Ok(Some((*row).try_into()?)),
             Self::Stale => Err(STALE),
             Self::NotFound => Ok(None),
         }
@@ -33,7 +33,7 @@ impl Changed {
 async fn after(connection: &mut PgConnection, id: Uuid, updated: Option<Uuid>) -> Result<Changed, sqlx::Error> {
     let row = fetch(connection, &[id]).await?.pop();
     Ok(match (row, updated) {
-        (Some(row), Some(_)) => Changed::To(row),
+        (Some(row), Some(_)) => Changed::To(Box::new(row)),
         (Some(_), None) => Changed::Stale,
         (None, _) => Changed::NotFound,
     })
@@ -149,8 +149,8 @@ impl Work for Update<'_> {
             self.expected_version,
             patch.title,
             patch.description,
-            patch.severity.map(|severity| severity.as_str()),
-            patch.kind.map(|kind| kind.as_str()),
+            patch.severity.map(Severity::as_str),
+            patch.kind.map(IncidentKind::as_str),
             patch.affected_resources.as_deref(),
             patch.labels.as_ref().map(sqlx::types::Json) as _,
             patch.metadata.as_ref().map(sqlx::types::Json) as _,
