@@ -46,7 +46,6 @@ impl Query {
     }
 
     /// Newest first.
-    #[expect(clippy::too_many_arguments, reason = "the contract's")]
     async fn alerts(
         &self,
         context: &Context<'_>,

@@ -11,7 +11,7 @@ pub use service::Service;
 pub use socket::Socket;
 
 /// How long anything may take before a test gives up. No test waits for it: it waits for a condition.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until a condition holds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {

@@ -99,7 +99,7 @@ impl Service {
     pub async fn stop(mut self) {
         self.lifecycle.stop();
         if let Some(task) = self.task.take() {
-            tokio::time::timeout(Duration::from_secs(60), task).await.expect("ends in time").expect("ends well");
+            tokio::time::timeout(Duration::from_mins(1), task).await.expect("ends in time").expect("ends well");
         }
     }
 }
