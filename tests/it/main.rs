@@ -1,3 +1,5 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod settings;
+mod watch;
