@@ -36,7 +36,7 @@ pub enum ServeError {
 }
 
 /// Serves until a signal.
-pub async fn run(mut config: ServeConfig) -> Result<(), ServeError> {
+pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     telemetry::init_log(&config.log)?;
     let lifecycle = Lifecycle::new();
     lifecycle.listen_for_signals().map_err(ServeError::ListenForSignals)?;
@@ -48,18 +48,22 @@ pub async fn run(mut config: ServeConfig) -> Result<(), ServeError> {
     let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
 
-    let embedded = start_database(&mut config).await?;
-    if let Some(embedded) = &embedded {
+    let (database, embedded) = if let Some(url) = &config.database.database_url {
+        (url.clone(), None)
+    } else {
+        let embedded = start_database(&config).await?;
+        (embedded.url(), Some(embedded))
+    };
+    if embedded.is_some() {
         if config.demo {
             lifecycle.spawn("demo", demo::run(graphql_url(address), rand::random(), lifecycle.soft().clone()));
         }
-        let banner =
-            Banner { program: program(), address, database: embedded.url().expose().to_owned(), demo: config.demo };
+        let banner = Banner { program: program(), address, database: database.expose().to_owned(), demo: config.demo };
         // Nobody has to read it.
         let _ = io::stdout().write_all(banner.text().as_bytes());
     }
     let drain_timeout = config.drain_timeout;
-    let serving = server::run(config, listener, lifecycle.clone());
+    let serving = server::run(config, &database, listener, lifecycle.clone());
     let served = lifecycle.hard().clone().run_until_cancelled_owned(serving).await.unwrap_or(Ok(()));
     let ended = lifecycle.shutdown(drain_timeout).await;
     let stopped = match embedded {
@@ -72,16 +76,12 @@ pub async fn run(mut config: ServeConfig) -> Result<(), ServeError> {
     stopped
 }
 
-/// Starts a database of our own where none is given, and puts its URL into the settings.
-async fn start_database(config: &mut ServeConfig) -> Result<Option<Embedded>, ServeError> {
-    if config.database.database_url.is_some() {
-        return Ok(None);
-    }
+/// Starts a database of our own.
+async fn start_database(config: &ServeConfig) -> Result<Embedded, ServeError> {
     let data_dir = config.database.data_dir.clone().unwrap_or_else(embedded::default_data_dir);
-    let options = embedded::Options::new(data_dir).connections(config.database.database_connections + OWN_CONNECTIONS);
-    let embedded = embedded::start(options).await.map_err(ServeError::StartDatabase)?;
-    config.database.database_url = Some(embedded.url());
-    Ok(Some(embedded))
+    let connections = config.database.database_connections + OWN_CONNECTIONS;
+    let options = embedded::Options::new(data_dir).connections(connections);
+    embedded::start(options).await.map_err(ServeError::StartDatabase)
 }
 
 /// How a shell in this directory finds this program.

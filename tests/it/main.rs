@@ -1,5 +1,8 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod schema;
 mod settings;
+mod subscriptions;
+mod support;
 mod watch;

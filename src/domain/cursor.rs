@@ -1,0 +1,86 @@
+//! Cursors of the event stream, opaque to clients.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::DateTime;
+use uuid::Uuid;
+
+use super::Timestamp;
+use super::ids::{EpochId, Position};
+
+/// A place in the event log: everything up to and including its position has been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// In which this position was given out.
+    pub epoch: EpochId,
+    pub position: Position,
+    /// When that position was given out, so that one given out anew is told from it; the Unix epoch for position 0.
+    pub logged_at: Timestamp,
+}
+
+/// A text that no cursor of ours encodes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no cursor of this stream")]
+pub struct CursorError;
+
+/// 16 bytes of epoch, 8 of position, 8 of microseconds since 1970, big-endian.
+const ENCODED_BYTES: usize = 32;
+
+impl Cursor {
+    /// URL-safe Base64 (RFC 4648 section 5), without padding.
+    pub fn encode(&self) -> String {
+        let mut bytes = [0; ENCODED_BYTES];
+        bytes[..16].copy_from_slice(self.epoch.0.as_bytes());
+        bytes[16..24].copy_from_slice(&self.position.0.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.logged_at.timestamp_micros().to_be_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads what [`Cursor::encode`] wrote, and nothing else.
+    pub fn decode(text: &str) -> Result<Self, CursorError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+        let (epoch, rest) = bytes.split_first_chunk::<16>().ok_or(CursorError)?;
+        let (position, rest) = rest.split_first_chunk::<8>().ok_or(CursorError)?;
+        let micros: [u8; 8] = rest.try_into().map_err(|_| CursorError)?;
+        let position = i64::from_be_bytes(*position);
+        if position < 0 {
+            return Err(CursorError);
+        }
+        Ok(Self {
+            epoch: EpochId(Uuid::from_bytes(*epoch)),
+            position: Position(position),
+            logged_at: DateTime::from_timestamp_micros(i64::from_be_bytes(micros)).ok_or(CursorError)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(epoch: u128, position in 0..i64::MAX, micros in 0..4_102_444_800_000_000_i64) {
+            let cursor = Cursor {
+                epoch: EpochId(Uuid::from_u128(epoch)),
+                position: Position(position),
+                logged_at: DateTime::from_timestamp_micros(micros).unwrap(),
+            };
+            prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+        }
+
+        #[test]
+        fn what_decodes_encodes_to_the_same(text in "[A-Za-z0-9_-]{40,46}") {
+            if let Ok(cursor) = Cursor::decode(&text) {
+                prop_assert_eq!(cursor.encode(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_of_another_length_is_no_cursor() {
+        assert_eq!(Cursor::decode(""), Err(CursorError));
+        assert_eq!(Cursor::decode("AAAA"), Err(CursorError));
+    }
+}

@@ -1,0 +1,30 @@
+//! Pure types and rules: what an incident, an alert and an event are, which events a subscription asks for, what a cursor
+//! means. No async, no SQL, no clock.
+
+mod alert;
+mod comment;
+mod cursor;
+mod event;
+mod filter;
+mod ids;
+mod incident;
+mod input;
+mod page;
+mod wire;
+
+pub use alert::{Alert, AlertFilter, AlertStatus, NewAlert, SubmittedAlert};
+pub use comment::{Comment, NewComment};
+pub use cursor::{Cursor, CursorError};
+pub use event::{Change, Event, IncidentChange, UpdateType};
+pub use filter::Filter;
+pub use ids::{AlertId, CommentId, EpochId, IncidentId, Position};
+pub use incident::{
+    Incident, IncidentFilter, IncidentKind, IncidentOrder, IncidentPatch, IncidentState, NewIncident, Severity,
+};
+pub use input::{
+    InvalidInput, JsonObject, instant, limits, object, optional_text, string_map, text, text_bytes, text_list,
+};
+pub use page::{Keyset, ListTag, Page, PageError, PageRequest, Seek};
+
+/// An instant in UTC; the database keeps microseconds.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

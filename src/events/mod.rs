@@ -1,0 +1,62 @@
+//! The event log, in order, in memory: the sequencer gives positions out, the listener reads them, the hub holds the
+//! tail, and a subscription's resolver opens its stream here.
+
+mod hub;
+mod listener;
+mod maintenance;
+mod sequencer;
+mod subscription;
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub use hub::{Expired, Hub, TailBounds};
+pub use subscription::{Delivery, EventStream, SecondRootField, Source};
+
+use crate::config::EventsConfig;
+use crate::lifecycle::Lifecycle;
+use crate::store::{Retention, Store};
+
+/// Starts what keeps the log moving and the hub up to date, for the life of the process.
+///
+/// `migrated` is cancelled when the schema may be used.
+pub fn start(store: &Store, config: &EventsConfig, lifecycle: &Lifecycle, migrated: &CancellationToken) -> Arc<Hub> {
+    let hub = Arc::new(Hub::new(TailBounds {
+        events: usize::try_from(config.tail_events).unwrap_or(usize::MAX),
+        bytes: usize::try_from(config.tail_bytes).unwrap_or(usize::MAX),
+    }));
+    let doorbell = Arc::new(Notify::new());
+    let listener = listener::Listener::new(store.clone(), Arc::clone(&hub), Arc::clone(&doorbell));
+    spawn_when(migrated, lifecycle, "listener", listener.run());
+
+    let sequencer = sequencer::Sequencer::new(store.clone(), Arc::clone(&hub), doorbell);
+    let (migrated_too, soft) = (migrated.clone(), lifecycle.soft().clone());
+    lifecycle.spawn("sequencer", async move {
+        if soft.run_until_cancelled(migrated_too.cancelled()).await.is_some() {
+            sequencer.run(soft).await;
+        }
+    });
+
+    let retention = Retention { age: config.retention_age, events: config.retention_events };
+    spawn_when(migrated, lifecycle, "maintenance", maintenance::run(store.clone(), retention));
+    hub
+}
+
+/// Runs a task from when the schema may be used until the service stops.
+fn spawn_when(
+    migrated: &CancellationToken,
+    lifecycle: &Lifecycle,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let (migrated, soft) = (migrated.clone(), lifecycle.soft().clone());
+    lifecycle.spawn(name, async move {
+        soft.run_until_cancelled(async move {
+            migrated.cancelled().await;
+            task.await;
+        })
+        .await;
+    });
+}

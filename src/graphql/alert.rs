@@ -1,0 +1,96 @@
+//! The object types `Alert` and `AlertResult`.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, Object, SimpleObject};
+use uuid::Uuid;
+
+use super::error::nullable;
+use super::incident::Incident;
+use super::scalar::{DateTime, Map};
+use crate::domain::{self, AlertStatus, IncidentKind, Severity};
+use crate::store::Store;
+
+/// What a source sent, as it sent it: each submission is one.
+pub struct Alert(pub Arc<domain::Alert>);
+
+impl From<domain::Alert> for Alert {
+    fn from(alert: domain::Alert) -> Self {
+        Self(Arc::new(alert))
+    }
+}
+
+#[Object]
+impl Alert {
+    async fn id(&self) -> Uuid {
+        self.0.id.0
+    }
+
+    async fn external_id(&self) -> Option<&str> {
+        self.0.external_id.as_deref()
+    }
+
+    async fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    async fn title(&self) -> &str {
+        &self.0.title
+    }
+
+    async fn description(&self) -> &str {
+        &self.0.description
+    }
+
+    async fn severity(&self) -> Severity {
+        self.0.severity
+    }
+
+    async fn alert_type(&self) -> IncidentKind {
+        self.0.kind
+    }
+
+    async fn labels(&self) -> Map {
+        Map(self.0.labels.clone())
+    }
+
+    async fn annotations(&self) -> Map {
+        Map(self.0.annotations.clone())
+    }
+
+    async fn affected_services(&self) -> &[String] {
+        &self.0.affected_services
+    }
+
+    async fn runbook_url(&self) -> Option<&str> {
+        self.0.runbook_url.as_deref()
+    }
+
+    /// False once the source has said that it is over.
+    async fn firing(&self) -> bool {
+        self.0.firing
+    }
+
+    async fn received_at(&self) -> DateTime {
+        self.0.received_at.into()
+    }
+
+    /// True where it joined an incident that was already open.
+    async fn deduplicated(&self) -> bool {
+        self.0.deduplicated
+    }
+
+    async fn incident(&self, context: &Context<'_>) -> Option<Incident> {
+        let id = self.0.incident_id?;
+        let found = async { Ok(context.data::<Store>()?.incident(id).await?.map(Incident::from)) };
+        nullable(context, found.await)
+    }
+}
+
+/// A stored alert and what became of it.
+#[derive(SimpleObject)]
+pub struct AlertResult {
+    pub alert: Alert,
+    pub incident: Option<Incident>,
+    pub status: AlertStatus,
+}

@@ -1,0 +1,75 @@
+//! Connections, by the Relay Cursor Connections Specification.
+
+use async_graphql::connection::{Connection, Edge};
+use async_graphql::{Context, Object, OutputType, Result};
+
+use super::alert::Alert;
+use super::comment::Comment;
+use super::incident::Incident;
+use crate::domain::{AlertFilter, IncidentFilter, IncidentId, Keyset, ListTag, Page, Severity};
+use crate::store::Store;
+
+/// A page of a list, with the count of all of it.
+pub type Counted<Node> = Connection<String, Node, TotalCount>;
+
+/// What a connection counts, if it is asked to.
+pub enum TotalCount {
+    Incidents(IncidentFilter),
+    Alerts(AlertFilter),
+    Comments(IncidentId),
+}
+
+#[Object]
+impl TotalCount {
+    /// How many there are in all; counted only when it is asked for.
+    async fn total_count(&self, context: &Context<'_>) -> Result<i32> {
+        let store = context.data::<Store>()?;
+        let count = match self {
+            Self::Incidents(filter) => store.count_incidents(filter).await?,
+            Self::Alerts(filter) => store.count_alerts(filter).await?,
+            Self::Comments(incident) => store.count_comments(*incident).await?,
+        };
+        Ok(i32::try_from(count).unwrap_or(i32::MAX))
+    }
+}
+
+/// An object of a list, with its place in it.
+pub trait Node: OutputType {
+    /// Where this one stands in the list.
+    fn key(&self, tag: ListTag) -> Keyset;
+}
+
+impl Node for Incident {
+    fn key(&self, tag: ListTag) -> Keyset {
+        use crate::domain::IncidentOrder::{SeverityThenCreatedAt, UpdatedAtDesc};
+        let incident = &self.0;
+        Keyset {
+            tag,
+            severity: if tag == ListTag::Incidents(SeverityThenCreatedAt) { incident.severity } else { Severity::P0 },
+            at: if tag == ListTag::Incidents(UpdatedAtDesc) { incident.updated_at } else { incident.created_at },
+            id: incident.id.0,
+        }
+    }
+}
+
+impl Node for Alert {
+    fn key(&self, tag: ListTag) -> Keyset {
+        Keyset { tag, severity: Severity::P0, at: self.0.received_at, id: self.0.id.0 }
+    }
+}
+
+impl Node for Comment {
+    fn key(&self, tag: ListTag) -> Keyset {
+        Keyset { tag, severity: Severity::P0, at: self.0.created_at, id: self.0.id.0 }
+    }
+}
+
+/// Makes a connection of a page.
+pub fn connection<T, N: Node + From<T>>(page: Page<T>, tag: ListTag, count: TotalCount) -> Counted<N> {
+    let mut connection = Connection::with_additional_fields(page.has_previous, page.has_next, count);
+    connection.edges.extend(page.items.into_iter().map(|item| {
+        let node = N::from(item);
+        Edge::new(node.key(tag).encode(), node)
+    }));
+    connection
+}

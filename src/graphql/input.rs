@@ -1,0 +1,167 @@
+//! Input types, and how they become what the domain takes.
+
+use std::collections::BTreeMap;
+
+use async_graphql::{InputObject, MaybeUndefined};
+use uuid::Uuid;
+
+use super::scalar::{DateTime, Map};
+use crate::domain::{
+    self, IncidentId, IncidentKind, IncidentPatch, IncidentState, InvalidInput, NewAlert, NewIncident, Severity,
+    optional_text, string_map, text_list,
+};
+
+#[derive(InputObject)]
+pub struct CreateIncidentInput {
+    title: String,
+    #[graphql(default_with = "Some(String::new())")]
+    description: Option<String>,
+    severity: Severity,
+    #[graphql(default_with = "Some(IncidentKind::Unknown)")]
+    incident_type: Option<IncidentKind>,
+    source: String,
+    #[graphql(default_with = "Some(Vec::new())")]
+    affected_resources: Option<Vec<String>>,
+    labels: Option<Map>,
+    metadata: Option<Map>,
+    assigned_to: Option<String>,
+    fingerprint: Option<String>,
+}
+
+impl CreateIncidentInput {
+    pub fn check(self) -> Result<NewIncident, InvalidInput> {
+        NewIncident {
+            title: self.title,
+            description: self.description.unwrap_or_default(),
+            severity: self.severity,
+            kind: self.incident_type.unwrap_or(IncidentKind::Unknown),
+            source: self.source,
+            affected_resources: self.affected_resources.unwrap_or_default(),
+            labels: strings("labels", self.labels)?,
+            metadata: self.metadata.unwrap_or_default().0,
+            assigned_to: self.assigned_to,
+            fingerprint: self.fingerprint,
+        }
+        .check()
+    }
+}
+
+/// A field left out stays as it is; a null clears it where the object's field may be null.
+#[derive(InputObject)]
+pub struct UpdateIncidentInput {
+    title: MaybeUndefined<String>,
+    description: MaybeUndefined<String>,
+    severity: MaybeUndefined<Severity>,
+    incident_type: MaybeUndefined<IncidentKind>,
+    affected_resources: MaybeUndefined<Vec<String>>,
+    labels: MaybeUndefined<Map>,
+    metadata: MaybeUndefined<Map>,
+}
+
+impl UpdateIncidentInput {
+    pub fn check(self) -> Result<IncidentPatch, InvalidInput> {
+        IncidentPatch {
+            title: not_null("title", self.title)?,
+            description: not_null("description", self.description)?,
+            severity: not_null("severity", self.severity)?,
+            kind: not_null("incidentType", self.incident_type)?,
+            affected_resources: not_null("affectedResources", self.affected_resources)?,
+            labels: not_null("labels", self.labels)?.map(|labels| string_map("labels", labels.0)).transpose()?,
+            metadata: not_null("metadata", self.metadata)?.map(|metadata| metadata.0),
+        }
+        .check()
+    }
+}
+
+/// What may be left out but not cleared.
+fn not_null<T>(field: &str, value: MaybeUndefined<T>) -> Result<Option<T>, InvalidInput> {
+    match value {
+        MaybeUndefined::Undefined => Ok(None),
+        MaybeUndefined::Value(value) => Ok(Some(value)),
+        MaybeUndefined::Null => Err(InvalidInput::new(field, "must not be null; leave it out to keep it")),
+    }
+}
+
+fn strings(field: &str, map: Option<Map>) -> Result<BTreeMap<String, String>, InvalidInput> {
+    string_map(field, map.unwrap_or_default().0)
+}
+
+#[derive(InputObject)]
+pub struct SubmitAlertInput {
+    external_id: Option<String>,
+    source: String,
+    title: String,
+    #[graphql(default_with = "Some(String::new())")]
+    description: Option<String>,
+    severity: Severity,
+    #[graphql(default_with = "Some(IncidentKind::Unknown)")]
+    alert_type: Option<IncidentKind>,
+    labels: Option<Map>,
+    annotations: Option<Map>,
+    #[graphql(default_with = "Some(Vec::new())")]
+    affected_services: Option<Vec<String>>,
+    runbook_url: Option<String>,
+    #[graphql(default_with = "Some(true)")]
+    firing: Option<bool>,
+    fingerprint: Option<String>,
+}
+
+impl SubmitAlertInput {
+    pub fn check(self) -> Result<NewAlert, InvalidInput> {
+        NewAlert {
+            external_id: self.external_id,
+            source: self.source,
+            title: self.title,
+            description: self.description.unwrap_or_default(),
+            severity: self.severity,
+            kind: self.alert_type.unwrap_or(IncidentKind::Unknown),
+            labels: strings("labels", self.labels)?,
+            annotations: strings("annotations", self.annotations)?,
+            affected_services: self.affected_services.unwrap_or_default(),
+            runbook_url: self.runbook_url,
+            firing: self.firing.unwrap_or(true),
+            fingerprint: self.fingerprint,
+        }
+        .check()
+    }
+}
+
+/// Of lists, null is no filter and [] matches nothing.
+#[derive(InputObject, Default)]
+pub struct IncidentFilter {
+    ids: Option<Vec<Uuid>>,
+    states: Option<Vec<IncidentState>>,
+    severities: Option<Vec<Severity>>,
+    incident_types: Option<Vec<IncidentKind>>,
+    sources: Option<Vec<String>>,
+    assigned_to: Option<String>,
+    active_only: Option<bool>,
+    /// All of these labels, with these values.
+    labels: Option<Map>,
+    created_after: Option<DateTime>,
+    created_before: Option<DateTime>,
+}
+
+impl IncidentFilter {
+    pub fn check(self) -> Result<domain::IncidentFilter, InvalidInput> {
+        const ASSIGNEE_CHARS: usize = domain::limits::NAME_CHARS;
+        text_list("sources", self.sources.as_deref().unwrap_or_default())?;
+        optional_text("assignedTo", self.assigned_to.as_deref(), ASSIGNEE_CHARS)?;
+        let labels = self.labels.map(|labels| {
+            domain::object("labels", &labels.0)?;
+            string_map("labels", labels.0)
+        });
+        Ok(domain::IncidentFilter {
+            ids: self.ids.map(|ids| ids.into_iter().map(IncidentId).collect()),
+            states: self.states,
+            severities: self.severities,
+            kinds: self.incident_types,
+            sources: self.sources,
+            assigned_to: self.assigned_to,
+            active_only: self.active_only.unwrap_or(false),
+            labels: labels.transpose()?,
+            created_after: self.created_after.map(|at| at.0),
+            created_before: self.created_before.map(|at| at.0),
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! The GraphQL schema and what answers it.
+
+mod alert;
+mod comment;
+mod connection;
+mod error;
+mod gateway;
+mod incident;
+mod input;
+mod mutation;
+mod query;
+mod scalar;
+mod subscription;
+
+use async_graphql::Schema;
+
+pub use error::Code;
+pub use gateway::{Gateway, Method};
+pub use scalar::print as print_instant;
+
+use crate::store::Store;
+
+/// The schema, with its roots.
+pub type IncidentSchema = Schema<query::Query, mutation::Mutation, subscription::Subscription>;
+
+/// How deep a document may nest; the contract's own objects lead to each other without end.
+const MAX_DEPTH: usize = 16;
+
+fn schema(store: Option<Store>) -> IncidentSchema {
+    let builder = Schema::build(query::Query, mutation::Mutation, subscription::Subscription).limit_depth(MAX_DEPTH);
+    match store {
+        Some(store) => builder.data(store).finish(),
+        None => builder.finish(),
+    }
+}
+
+/// The schema's SDL, as it is served.
+pub fn sdl() -> String {
+    schema(None).sdl()
+}

@@ -1,0 +1,162 @@
+//! GraphQL over HTTP.
+
+use std::collections::HashMap;
+
+use async_graphql::{Request, Response as GraphqlResponse, Value, Variables};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+
+use super::AppState;
+use crate::graphql::{Code, Method};
+
+/// The media type of GraphQL-over-HTTP, under which a request error has a 4xx status.
+const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
+const JSON: &str = "application/json";
+
+/// Queries and mutations.
+pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+    let accept = Accept::from(&headers);
+    let refuse = |status, message: &str| {
+        (status, accept.content_type(), json_of(&state.gateway.refusal(Code::BadUserInput, message))).into_response()
+    };
+    if !is_json(&headers) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
+    }
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {} bytes", state.max_body));
+        }
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    match parse_body(&body) {
+        Ok(request) => answer(&state, &accept, Method::Any, request).await,
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+/// Queries alone.
+pub async fn get(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Response {
+    let accept = Accept::from(&headers);
+    match parse_parameters(parameters) {
+        Ok(request) => answer(&state, &accept, Method::Safe, request).await,
+        Err(message) => {
+            let refused = state.gateway.refusal(Code::BadUserInput, message);
+            (StatusCode::BAD_REQUEST, accept.content_type(), json_of(&refused)).into_response()
+        }
+    }
+}
+
+async fn answer(state: &AppState, accept: &Accept, method: Method, request: Request) -> Response {
+    match state.gateway.execute_by(method, request).await {
+        Ok(response) => {
+            let status = if *accept == Accept::GraphqlResponse && is_request_error(&response) {
+                StatusCode::BAD_REQUEST
+            } else {
+                StatusCode::OK
+            };
+            (status, accept.content_type(), json_of(&response)).into_response()
+        }
+        Err(refused) => {
+            let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
+            (StatusCode::METHOD_NOT_ALLOWED, allow, accept.content_type(), json_of(&refused)).into_response()
+        }
+    }
+}
+
+/// Nothing was executed: such a response has no `data`.
+fn is_request_error(response: &GraphqlResponse) -> bool {
+    response.data == Value::Null
+        && !response.errors.is_empty()
+        && response.errors.iter().all(|error| error.path.is_empty())
+}
+
+fn json_of(response: &GraphqlResponse) -> Vec<u8> {
+    let printed = if is_request_error(response) {
+        serde_json::to_vec(&json!({ "errors": response.errors }))
+    } else {
+        serde_json::to_vec(response)
+    };
+    // values of GraphQL have no map with other keys than strings, the one thing that could fail
+    printed.unwrap_or_default()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (types.next(), types.next()) else { return false };
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case(JSON)
+}
+
+/// A request object; everything else is refused, a batch too.
+fn parse_body(body: &[u8]) -> Result<Request, String> {
+    let value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+    let serde_json::Value::Object(mut object) = value else {
+        return Err("the body must be a JSON object; batches are not served".to_owned());
+    };
+    request(object.remove("query"), object.remove("operationName"), object.remove("variables"))
+}
+
+fn parse_parameters(mut parameters: HashMap<String, String>) -> Result<Request, String> {
+    let variables = match parameters.remove("variables").filter(|text| !text.is_empty()) {
+        Some(text) => Some(serde_json::from_str(&text).map_err(|error| format!("variables is no JSON: {error}"))?),
+        None => None,
+    };
+    let text = |value: Option<String>| value.map(serde_json::Value::String);
+    let operation_name = parameters.remove("operationName").filter(|name| !name.is_empty());
+    request(text(parameters.remove("query")), text(operation_name), variables)
+}
+
+fn request(
+    query: Option<serde_json::Value>,
+    operation_name: Option<serde_json::Value>,
+    variables: Option<serde_json::Value>,
+) -> Result<Request, String> {
+    use serde_json::Value::{Null, Object, String};
+    let Some(String(query)) = query else { return Err("query must be a string".to_owned()) };
+    let mut request = Request::new(query);
+    match operation_name {
+        None | Some(Null) => {}
+        Some(String(name)) => request = request.operation_name(name),
+        Some(_) => return Err("operationName must be a string or null".to_owned()),
+    }
+    match variables {
+        None | Some(Null) => {}
+        Some(variables @ Object(_)) => request = request.variables(Variables::from_json(variables)),
+        Some(_) => return Err("variables must be an object or null".to_owned()),
+    }
+    Ok(request)
+}
+
+#[derive(PartialEq, Eq)]
+enum Accept {
+    GraphqlResponse,
+    Json,
+}
+
+impl Accept {
+    fn from(headers: &HeaderMap) -> Self {
+        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        if accepted.flat_map(|value| value.split(',')).any(|range| range.trim().starts_with(GRAPHQL_RESPONSE)) {
+            Self::GraphqlResponse
+        } else {
+            Self::Json
+        }
+    }
+
+    fn content_type(&self) -> [(header::HeaderName, HeaderValue); 1] {
+        let value = match self {
+            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
+        };
+        [(header::CONTENT_TYPE, HeaderValue::from_static(value))]
+    }
+}

@@ -1,0 +1,57 @@
+//! What the service speaks: GraphQL over HTTP and WebSocket, health, metrics.
+
+mod graphql;
+mod guard;
+mod health;
+mod problem;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use tower_http::trace::TraceLayer;
+
+pub use guard::AllowedHosts;
+pub use health::Readiness;
+
+use crate::clock::Clock;
+use crate::graphql::{Code, Gateway};
+use crate::lifecycle::Lifecycle;
+use crate::telemetry::Metrics;
+use problem::Problem;
+
+/// What handlers need.
+#[derive(Clone)]
+pub struct AppState {
+    pub gateway: Gateway,
+    pub readiness: Arc<Readiness>,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    pub lifecycle: Lifecycle,
+    pub allowed_hosts: Arc<AllowedHosts>,
+    /// Bytes.
+    pub max_body: usize,
+}
+
+/// All routes.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/graphql", get(graphql::get).post(graphql::post))
+        .route("/graphql/ws", get(websocket::upgrade))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "this resource has no such method")
+        })
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is no such resource") })
+        .layer(DefaultBodyLimit::max(state.max_body))
+        .layer(from_fn_with_state(state.clone(), guard::check))
+        .layer(from_fn_with_state(state.clone(), problem::stamp))
+        .layer(TraceLayer::new_for_http())
+        .with_state(state)
+}

@@ -1,0 +1,130 @@
+//! The composition root: everything that the service is made of, put together.
+
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{DatabaseUrl, ServeConfig};
+use crate::events;
+use crate::graphql::Gateway;
+pub use crate::graphql::sdl;
+use crate::http::{self, AllowedHosts, AppState, Readiness};
+use crate::lifecycle::{Lifecycle, LifecycleError};
+use crate::store::{InvalidUrl, MigrateError, Migrations, Store};
+use crate::telemetry::{self, TelemetryError};
+
+/// Between two looks at a schema that is not up to date, or at a database that is away.
+const SCHEMA_POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Why the service did not serve, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    DatabaseUrl(#[from] InvalidUrl),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("cannot accept connections")]
+    Accept(#[source] std::io::Error),
+    #[error(transparent)]
+    Shutdown(#[from] LifecycleError),
+}
+
+/// Serves until the lifecycle's soft stage, then drains. The database may be away, now and later: the service answers, says
+/// so, and goes on when it is back.
+pub async fn run(
+    config: ServeConfig,
+    database: &DatabaseUrl,
+    listener: TcpListener,
+    lifecycle: Lifecycle,
+) -> Result<(), ServerError> {
+    let metrics = telemetry::metrics()?;
+    let clock = Clock::system();
+    let store = Store::new(database.expose(), &config.database)?;
+    let migrated = CancellationToken::new();
+    let hub = events::start(&store, &config.events, &lifecycle, &migrated);
+
+    lifecycle.spawn("schema", {
+        let (store, migrated, soft) = (store.clone(), migrated.clone(), lifecycle.soft().clone());
+        async move {
+            if soft.run_until_cancelled(bring_schema_up_to_date(&store)).await.is_some() {
+                migrated.cancel();
+            }
+        }
+    });
+    lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
+
+    let gateway = Gateway::new(store.clone(), Arc::clone(&hub), clock.clone(), config.events.heartbeat_interval);
+    let app = http::router(AppState {
+        gateway,
+        readiness: Arc::new(Readiness::new(migrated, lifecycle.soft().clone(), hub)),
+        metrics,
+        clock,
+        lifecycle: lifecycle.clone(),
+        allowed_hosts: Arc::new(AllowedHosts::new(config.allowed_hosts)),
+        max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
+    });
+    let listener = listener.tap_io(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            warn!(error = &error as &dyn std::error::Error, "cannot set TCP_NODELAY");
+        }
+    });
+    let soft = lifecycle.soft().clone();
+    let serving =
+        axum::serve(listener, app).with_graceful_shutdown(async move { soft.cancelled().await }).into_future();
+    let (accepted, accepting) = tokio::sync::oneshot::channel();
+    lifecycle.spawn("http", {
+        let lifecycle = lifecycle.clone();
+        async move {
+            let result: Result<(), std::io::Error> = serving.await;
+            if let Err(error) = result {
+                // whoever waits for the shutdown hears why
+                let _ = accepted.send(error);
+                lifecycle.stop();
+            }
+        }
+    });
+
+    lifecycle.soft().cancelled().await;
+    let ended = lifecycle.shutdown(config.drain_timeout).await;
+    store.close().await;
+    if let Ok(error) = accepting.await {
+        return Err(ServerError::Accept(error));
+    }
+    Ok(ended?)
+}
+
+/// Runs what migrations are pending. Where this role may not, waits until somebody has run them.
+async fn bring_schema_up_to_date(store: &Store) {
+    let mut pause = SCHEMA_POLL.0;
+    let mut said = None;
+    loop {
+        match look(store).await {
+            Ok(()) => return,
+            Err(error) => {
+                let saying = error.to_string();
+                if said.as_ref() != Some(&saying) {
+                    error!(error = &error as &dyn std::error::Error, "the schema cannot be used yet; waiting");
+                    said = Some(saying);
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SCHEMA_POLL.1);
+    }
+}
+
+async fn look(store: &Store) -> Result<(), MigrateError> {
+    match store.migrations().await.map_err(MigrateError::Connect)? {
+        Migrations::UpToDate => Ok(()),
+        Migrations::Pending(count) => {
+            info!(count, "running migrations");
+            store.migrate().await
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Reading incidents.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use uuid::Uuid;
+
+use super::{Lease, Store, StoreError};
+use crate::domain::{
+    Incident, IncidentFilter, IncidentId, IncidentOrder, JsonObject, Page, PageRequest, Seek, Timestamp,
+};
+
+/// A row of `incident`: every scalar field of the contract.
+pub(super) struct IncidentRow {
+    pub id: Uuid,
+    pub title: String,
+    pub description: String,
+    pub severity: String,
+    pub state: String,
+    pub incident_type: String,
+    pub source: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub acknowledged_at: Option<Timestamp>,
+    pub resolved_at: Option<Timestamp>,
+    pub closed_at: Option<Timestamp>,
+    pub assigned_to: Option<String>,
+    pub affected_resources: Vec<String>,
+    pub labels: serde_json::Value,
+    pub metadata: serde_json::Value,
+    pub resolution: Option<String>,
+    pub root_cause: Option<String>,
+    pub fingerprint: Option<String>,
+    pub version: i32,
+}
+
+impl TryFrom<IncidentRow> for Incident {
+    type Error = StoreError;
+
+    fn try_from(row: IncidentRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: IncidentId(row.id),
+            title: row.title,
+            description: row.description,
+            severity: parse("severity", &row.severity)?,
+            state: parse("state", &row.state)?,
+            kind: parse("incident_type", &row.incident_type)?,
+            source: row.source,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            acknowledged_at: row.acknowledged_at,
+            resolved_at: row.resolved_at,
+            closed_at: row.closed_at,
+            assigned_to: row.assigned_to,
+            affected_resources: row.affected_resources,
+            labels: json_object("labels", row.labels)?,
+            metadata: json_object("metadata", row.metadata)?,
+            resolution: row.resolution,
+            root_cause: row.root_cause,
+            fingerprint: row.fingerprint,
+            version: row.version,
+        })
+    }
+}
+
+/// Reads a name of one of our enums.
+pub(super) fn parse<T>(column: &'static str, text: &str) -> Result<T, StoreError>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse().map_err(|source| StoreError::Decode { column, source: Box::new(source) })
+}
+
+/// Reads a column whose constraint allows only objects.
+pub(super) fn json_object(column: &'static str, value: serde_json::Value) -> Result<JsonObject, StoreError> {
+    match value {
+        serde_json::Value::Object(object) => Ok(object),
+        _ => Err(StoreError::Decode { column, source: "is no JSON object".into() }),
+    }
+}
+
+/// The incidents of these ids that there are, in no order.
+pub(super) async fn fetch(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<IncidentRow>, sqlx::Error> {
+    sqlx::query_as!(
+        IncidentRow,
+        "SELECT id, title, description, severity, state, incident_type, source, created_at, updated_at, acknowledged_at,
+                resolved_at, closed_at, assigned_to, affected_resources, labels, metadata, resolution, root_cause,
+                fingerprint, version
+         FROM incident_manager.incident WHERE id = ANY($1)",
+        ids
+    )
+    .fetch_all(connection)
+    .await
+}
+
+impl Store {
+    /// One incident.
+    pub async fn incident(&self, id: IncidentId) -> Result<Option<Incident>, StoreError> {
+        Ok(self.incidents_by_id(&[id]).await?.remove(&id))
+    }
+
+    /// The incidents of these ids that there are, in one statement.
+    pub async fn incidents_by_id(&self, ids: &[IncidentId]) -> Result<HashMap<IncidentId, Incident>, StoreError> {
+        let mut lease = self.lease().await?;
+        fetch_by_id(&mut lease, ids.iter().map(|id| id.0).collect()).await
+    }
+
+    /// One page of the incidents that a filter matches.
+    pub async fn incidents(
+        &self,
+        filter: &IncidentFilter,
+        order: IncidentOrder,
+        page: PageRequest,
+    ) -> Result<Page<Incident>, StoreError> {
+        let mut query = QueryBuilder::new("SELECT id FROM incident_manager.incident WHERE true");
+        push_filter(&mut query, filter);
+        push_seek(&mut query, order, page);
+        let mut lease = self.lease().await?;
+        let ids: Vec<Uuid> =
+            lease.within(|connection| Box::pin(query.build_query_scalar().fetch_all(connection))).await?;
+        let mut found = fetch_by_id(&mut lease, ids.clone()).await?;
+        let in_order = ids.into_iter().filter_map(|id| found.remove(&IncidentId(id))).collect();
+        Ok(Page::from_search(page, in_order))
+    }
+
+    /// How many incidents a filter matches.
+    pub async fn count_incidents(&self, filter: &IncidentFilter) -> Result<i64, StoreError> {
+        let mut query = QueryBuilder::new("SELECT count(*) FROM incident_manager.incident WHERE true");
+        push_filter(&mut query, filter);
+        let mut lease = self.lease().await?;
+        Ok(lease.within(|connection| Box::pin(query.build_query_scalar().fetch_one(connection))).await?)
+    }
+}
+
+async fn fetch_by_id(lease: &mut Lease, ids: Vec<Uuid>) -> Result<HashMap<IncidentId, Incident>, StoreError> {
+    let rows = lease.within(|connection| Box::pin(async move { fetch(connection, &ids).await })).await?;
+    rows.into_iter()
+        .map(|row| {
+            let incident = Incident::try_from(row)?;
+            Ok((incident.id, incident))
+        })
+        .collect()
+}
+
+fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &IncidentFilter) {
+    let names = |values: Vec<&'static str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    if let Some(ids) = &filter.ids {
+        query.push(" AND id = ANY(").push_bind(ids.iter().map(|id| id.0).collect::<Vec<_>>()).push(")");
+    }
+    if let Some(states) = &filter.states {
+        query.push(" AND state = ANY(").push_bind(names(states.iter().map(|state| state.as_str()).collect())).push(")");
+    }
+    if let Some(severities) = &filter.severities {
+        let severities = names(severities.iter().map(|severity| severity.as_str()).collect());
+        query.push(" AND severity = ANY(").push_bind(severities).push(")");
+    }
+    if let Some(kinds) = &filter.kinds {
+        let kinds = names(kinds.iter().map(|kind| kind.as_str()).collect());
+        query.push(" AND incident_type = ANY(").push_bind(kinds).push(")");
+    }
+    if let Some(sources) = &filter.sources {
+        query.push(" AND source = ANY(").push_bind(sources.clone()).push(")");
+    }
+    if let Some(assignee) = &filter.assigned_to {
+        query.push(" AND assigned_to = ").push_bind(assignee.clone());
+    }
+    if filter.active_only {
+        query.push(" AND state NOT IN ('RESOLVED', 'CLOSED')");
+    }
+    if let Some(labels) = &filter.labels {
+        query.push(" AND labels @> ").push_bind(sqlx::types::Json(labels.clone()));
+    }
+    if let Some(after) = filter.created_after {
+        query.push(" AND created_at > ").push_bind(after);
+    }
+    if let Some(before) = filter.created_before {
+        query.push(" AND created_at < ").push_bind(before);
+    }
+}
+
+/// Continues after the page's key and looks for one row more than the page holds. Row comparison lets the index on the
+/// order's columns answer it.
+fn push_seek(query: &mut QueryBuilder<Postgres>, order: IncidentOrder, page: PageRequest) {
+    let (key, backward) = match page.seek {
+        Seek::Forward(key) => (key, false),
+        Seek::Backward(key) => (key, true),
+    };
+    let ascending = matches!(order, IncidentOrder::CreatedAtAsc) != backward;
+    let (compare, direction) = if ascending { (" > (", " ASC") } else { (" < (", " DESC") };
+    match order {
+        IncidentOrder::CreatedAtAsc | IncidentOrder::CreatedAtDesc | IncidentOrder::UpdatedAtDesc => {
+            let column = if order == IncidentOrder::UpdatedAtDesc { "updated_at" } else { "created_at" };
+            if let Some(key) = key {
+                query.push(" AND (").push(column).push(", id)").push(compare);
+                query.push_bind(key.at).push(", ").push_bind(key.id).push(")");
+            }
+            query.push(" ORDER BY ").push(column).push(direction).push(", id").push(direction);
+        }
+        IncidentOrder::SeverityThenCreatedAt => {
+            let (severity_compare, severity_direction) = if backward { (" < ", " DESC") } else { (" > ", " ASC") };
+            if let Some(key) = key {
+                let severity = key.severity.as_str();
+                query.push(" AND (severity").push(severity_compare).push_bind(severity);
+                query.push(" OR severity = ").push_bind(severity);
+                query.push(" AND (created_at, id)").push(compare);
+                query.push_bind(key.at).push(", ").push_bind(key.id).push("))");
+            }
+            query.push(" ORDER BY severity").push(severity_direction);
+            query.push(", created_at").push(direction).push(", id").push(direction);
+        }
+    }
+    query.push(" LIMIT ").push_bind(i64::from(page.size) + 1);
+}

@@ -1,0 +1,58 @@
+//! A pooled connection with a deadline: one that did not answer in time, or whose user went away in the middle of a
+//! statement, is thrown away and not given to the next.
+
+use std::io;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Postgres};
+
+pub(super) struct Lease {
+    connection: Option<PoolConnection<Postgres>>,
+    deadline: Duration,
+    /// A statement has been sent and its answer not been read to the end.
+    in_use: bool,
+}
+
+impl Lease {
+    pub(super) fn new(connection: PoolConnection<Postgres>, deadline: Duration) -> Self {
+        Self { connection: Some(connection), deadline, in_use: false }
+    }
+
+    /// Runs statements on the connection, within the deadline.
+    pub(super) async fn within<'l, T>(
+        &'l mut self,
+        statements: impl FnOnce(&'l mut PgConnection) -> BoxFuture<'l, Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(sqlx::Error::PoolClosed);
+        };
+        self.in_use = true;
+        let result = tokio::time::timeout(self.deadline, statements(connection)).await;
+        match result {
+            Ok(result) => {
+                // an error that the server sent leaves the connection as good as it was
+                self.in_use =
+                    matches!(&result, Err(error) if error.as_database_error().is_none() && !is_row_error(error));
+                result
+            }
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline").into()),
+        }
+    }
+}
+
+/// Errors of reading a row that came whole.
+fn is_row_error(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.in_use
+            && let Some(connection) = self.connection.take()
+        {
+            drop(connection.detach());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The event log: calling its sequencer and its maintenance, and reading it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event_row::EventRow;
+use super::{Store, StoreError};
+use crate::domain::{EpochId, Event, Position, Timestamp};
+use sqlx::postgres::types::PgInterval;
+
+/// Most events that one call of the sequencer moves; a backlog takes several calls.
+const MAX_SEQUENCED: i32 = 20_000;
+
+/// What a call of the sequencer did.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequenced {
+    /// `None`: another session was sequencing, and this call did nothing.
+    pub head: Option<Position>,
+    /// Events that it moved to the log.
+    pub moved: u64,
+    /// More wait than one call moves.
+    pub more: bool,
+    /// Whether writers ring the doorbell.
+    pub bell_on: bool,
+}
+
+/// What a call of the maintenance did.
+#[derive(Debug, Clone, Copy)]
+pub struct Maintenance {
+    /// A partition could not be dropped because readers held it for too long.
+    pub overdue: bool,
+}
+
+/// How long the log is kept; whichever is reached first.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    pub age: Duration,
+    pub events: u64,
+}
+
+/// Where the log ends.
+#[derive(Debug, Clone, Copy)]
+pub struct LogHead {
+    pub epoch: EpochId,
+    pub position: Position,
+    /// When that position was given out; the Unix epoch where the log does not hold it.
+    pub logged_at: Timestamp,
+    /// The lowest position that was given out anew after the reader's epoch: what it read from there on is no more.
+    /// `None`: the reader's epoch is the newest. Position 1 where this database never had that epoch.
+    pub rewound_to: Option<Position>,
+}
+
+/// Some events from the log, in order; all of one epoch's numbering.
+#[derive(Debug)]
+pub struct LogPage {
+    /// `None`: the log holds nothing after the position, and says nothing of its epoch.
+    pub epoch: Option<(EpochId, Option<Position>)>,
+    pub events: Vec<Arc<Event>>,
+}
+
+impl Store {
+    /// Moves what is visible from the outbox to the log; `ring` sets the doorbell, where it is given.
+    pub async fn sequence_events(&self, ring: Option<bool>) -> Result<Sequenced, StoreError> {
+        let mut lease = self.lease().await?;
+        let row = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query!(
+                        r#"SELECT locked AS "locked!", head, moved AS "moved!", more AS "more!",
+                                  (SELECT last_value = 1 FROM incident_manager.event_doorbell) AS "bell_on!"
+                           FROM incident_manager.sequence_events($1, $2)"#,
+                        MAX_SEQUENCED,
+                        ring
+                    )
+                    .fetch_one(connection),
+                )
+            })
+            .await?;
+        Ok(Sequenced {
+            head: row.head.filter(|_| row.locked).map(Position),
+            moved: u64::try_from(row.moved).unwrap_or_default(),
+            more: row.more,
+            bell_on: row.bell_on,
+        })
+    }
+
+    /// Makes partitions ahead, changes the outbox's slot, drops what retention does not keep: at most one step of each.
+    pub async fn maintain_log(&self, retention: Retention) -> Result<Maintenance, StoreError> {
+        let keep = PgInterval {
+            months: 0,
+            days: 0,
+            microseconds: i64::try_from(retention.age.as_micros()).unwrap_or(i64::MAX),
+        };
+        let keep_events = i64::try_from(retention.events).unwrap_or(i64::MAX);
+        let mut lease = self.lease().await?;
+        let row = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query!(
+                        r#"SELECT overdue AS "overdue!" FROM incident_manager.event_maintain($1, $2)"#,
+                        keep,
+                        keep_events
+                    )
+                    .fetch_one(connection),
+                )
+            })
+            .await?;
+        Ok(Maintenance { overdue: row.overdue })
+    }
+
+    /// Where the log ends, to one who has read it in `epoch`.
+    pub async fn log_head(&self, epoch: Option<EpochId>) -> Result<LogHead, StoreError> {
+        let mut lease = self.lease().await?;
+        let row = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query!(
+                        r#"SELECT e.id, b.last_pos,
+                                  (SELECT l.logged_at FROM incident_manager.event_log l WHERE l.pos = b.last_pos)
+                                      AS "logged_at?",
+                                  incident_manager.event_rewound_to($1) AS rewound_to
+                           FROM (SELECT last_pos, epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
+                           JOIN incident_manager.event_epoch e USING (epoch)"#,
+                        epoch.map(|epoch| epoch.0)
+                    )
+                    .fetch_one(connection),
+                )
+            })
+            .await?;
+        Ok(LogHead {
+            epoch: EpochId(row.id),
+            position: Position(row.last_pos),
+            logged_at: row.logged_at.unwrap_or_default(),
+            rewound_to: row.rewound_to.map(Position),
+        })
+    }
+
+    /// When a position was given out; `None` where the log does not hold it.
+    pub async fn logged_at(&self, position: Position) -> Result<Option<Timestamp>, StoreError> {
+        let mut lease = self.lease().await?;
+        Ok(lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query_scalar!("SELECT logged_at FROM incident_manager.event_log WHERE pos = $1", position.0)
+                        .fetch_optional(connection),
+                )
+            })
+            .await?)
+    }
+
+    /// Transactions that may have written to the outbox and have not ended.
+    pub async fn outbox_writers(&self) -> Result<Vec<String>, StoreError> {
+        let mut lease = self.lease().await?;
+        Ok(lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query_scalar!(r#"SELECT incident_manager.event_writers() AS "writers!""#)
+                        .fetch_one(connection),
+                )
+            })
+            .await?)
+    }
+
+    /// Up to `limit` events after `position`, to one who has read the log in `epoch`.
+    pub async fn log_page(&self, epoch: EpochId, after: Position, limit: u32) -> Result<LogPage, StoreError> {
+        let mut lease = self.lease().await?;
+        let rows = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query_as!(
+                        EventRow,
+                        r#"SELECT e.id AS epoch_id, incident_manager.event_rewound_to($1) AS rewound_to,
+                                  l.pos, l.logged_at, l.at, l.kind, l.update_type, l.incident_id, l.alert_id, l.source,
+                                  l.severity, l.old_severity, l.state, l.old_state, l.actor, l.changed,
+                                  l.title, coalesce(l.description, t.body) AS description, l.labels, l.fingerprint,
+                                  l.incident_type, l.assigned_to, l.affected_resources, l.metadata, l.resolution,
+                                  l.root_cause, l.created_at, l.updated_at, l.acknowledged_at, l.resolved_at,
+                                  l.closed_at, l.version, l.external_id, l.alert_type, l.annotations,
+                                  l.affected_services, l.runbook_url, l.firing, l.received_at, l.deduplicated
+                           FROM (SELECT epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
+                           JOIN incident_manager.event_epoch e USING (epoch)
+                           CROSS JOIN LATERAL (SELECT * FROM incident_manager.event_log
+                                               WHERE pos > $2 ORDER BY pos LIMIT $3) l
+                           LEFT JOIN incident_manager.event_text t
+                             ON l.description IS NULL AND t.object_id = coalesce(l.alert_id, l.incident_id)
+                            AND t.version = coalesce(l.description_version, 0)
+                           ORDER BY l.pos"#,
+                        epoch.0,
+                        after.0,
+                        i64::from(limit)
+                    )
+                    .fetch_all(connection),
+                )
+            })
+            .await?;
+        let epoch = rows.first().map(|row| (EpochId(row.epoch_id), row.rewound_to.map(Position)));
+        let events = rows.into_iter().map(|row| Event::try_from(row).map(Arc::new)).collect::<Result<_, _>>()?;
+        Ok(LogPage { epoch, events })
+    }
+}

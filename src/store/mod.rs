@@ -1,0 +1,138 @@
+//! Every SQL statement of the service, and where database errors become domain errors.
+
+mod alerts;
+mod comments;
+mod error;
+mod event_row;
+mod incidents;
+mod lease;
+mod listen;
+mod log;
+mod migrate;
+mod respond;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection};
+
+pub use error::StoreError;
+pub use listen::{Heard, Notifications};
+pub use log::{LogHead, LogPage, Maintenance, Retention, Sequenced};
+pub use migrate::{MigrateError, Migrations};
+
+use crate::config::DatabaseConfig;
+use lease::Lease;
+
+/// How long a request waits for a connection before the database counts as away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A pooled connection that was idle for longer is tried before it is used, so that a restart of the server is not a
+/// request's error.
+const TRUSTED_IDLE: Duration = Duration::from_millis(100);
+/// What the client waits beyond the server's own `statement_timeout` before it gives the connection up.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(2);
+/// How often a unit of work is run that fails to serialize or deadlocks.
+const WRITE_ATTEMPTS: u32 = 5;
+
+/// The database, as a pool of connections with our time-outs set.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    options: PgConnectOptions,
+    settings: SessionSettings,
+}
+
+/// Time-outs of every session.
+#[derive(Debug, Clone, Copy)]
+struct SessionSettings {
+    statement_timeout: Duration,
+    lock_timeout: Duration,
+}
+
+/// The database URL cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the database URL cannot be used")]
+pub struct InvalidUrl(#[source] sqlx::Error);
+
+impl Store {
+    /// Opens no connection yet: the database may be away.
+    pub fn new(url: &str, config: &DatabaseConfig) -> Result<Self, InvalidUrl> {
+        let options = PgConnectOptions::from_str(url).map_err(InvalidUrl)?.application_name("incident-manager");
+        let settings =
+            SessionSettings { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
+        let pool = settings.pool(config.database_connections).connect_lazy_with(options.clone());
+        Ok(Self { pool, options, settings })
+    }
+
+    /// Closes idle connections, and the others as they come back.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn lease(&self) -> Result<Lease, StoreError> {
+        let deadline = self.settings.statement_timeout + DEADLINE_MARGIN;
+        Ok(Lease::new(self.pool.acquire().await?, deadline))
+    }
+
+    /// Runs one unit of work in a transaction that says who acts; again, when it fails to serialize or deadlocks.
+    async fn write<W: Work>(&self, actor: &str, work: &W) -> Result<W::Output, StoreError> {
+        let mut attempt = 1;
+        loop {
+            let mut lease = self.lease().await?;
+            let result = lease.within(|connection| Box::pin(transact(connection, actor, work))).await;
+            match result {
+                Err(error) if attempt < WRITE_ATTEMPTS && StoreError::is_serialization_failure(&error) => attempt += 1,
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// What is done in one transaction; it may be run again from the start.
+trait Work: Sync {
+    type Output: Send;
+
+    fn run(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
+}
+
+async fn transact<W: Work>(connection: &mut PgConnection, actor: &str, work: &W) -> Result<W::Output, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query!("SELECT set_config('incident_manager.actor', $1, true)", actor).fetch_one(&mut *transaction).await?;
+    let output = work.run(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(output)
+}
+
+impl SessionSettings {
+    fn pool(self, connections: u32) -> PgPoolOptions {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TRUSTED_IDLE {
+                        return Ok(true);
+                    }
+                    Ok(matches!(tokio::time::timeout(ACQUIRE_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+                })
+            })
+            .after_connect(move |connection, _| Box::pin(self.apply(connection)))
+    }
+
+    async fn apply(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let milliseconds = |duration: Duration| duration.as_millis().clamp(1, i32::MAX as u128).to_string();
+        sqlx::query!(
+            "SELECT set_config('statement_timeout', $1, false) AS a, set_config('lock_timeout', $2, false) AS b,
+                    set_config('idle_in_transaction_session_timeout', $3, false) AS c,
+                    set_config('timezone', 'UTC', false) AS d",
+            milliseconds(self.statement_timeout),
+            milliseconds(self.lock_timeout),
+            milliseconds(self.statement_timeout + DEADLINE_MARGIN),
+        )
+        .fetch_one(connection)
+        .await?;
+        Ok(())
+    }
+}

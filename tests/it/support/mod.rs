@@ -1,0 +1,23 @@
+//! What the tests share: a database of their own, a service on it, and clients over real sockets.
+
+pub mod database;
+pub mod service;
+pub mod socket;
+
+use std::time::Duration;
+
+pub use database::TestDatabase;
+pub use service::Service;
+pub use socket::Socket;
+
+/// How long anything may take before a test gives up. No test waits for it: it waits for a condition.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until a condition holds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "still not so: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

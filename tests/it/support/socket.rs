@@ -1,0 +1,67 @@
+//! A client of graphql-transport-ws, as small as can be.
+
+use std::net::SocketAddr;
+
+use futures::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::PATIENCE;
+
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Socket {
+    /// Connects and has its connection acknowledged.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let mut request = format!("ws://{address}/graphql/ws").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
+        let (stream, response) = connect_async(request).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "graphql-transport-ws");
+        let mut socket = Self { stream };
+        socket.send(json!({ "type": "connection_init" })).await;
+        assert_eq!(socket.receive().await.unwrap()["type"], "connection_ack");
+        socket
+    }
+
+    pub async fn send(&mut self, message: Value) {
+        self.stream.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// Subscribes, and waits until the stream is open: the server answers messages in order, but opens a stream only after
+    /// it has answered what had come by then; so the second answer is behind that.
+    pub async fn subscribe(&mut self, id: &str, query: &str, variables: Value) {
+        let payload = json!({ "query": query, "variables": variables });
+        self.send(json!({ "id": id, "type": "subscribe", "payload": payload })).await;
+        for _ in 0..2 {
+            self.send(json!({ "type": "ping" })).await;
+            let answer = self.receive().await.unwrap();
+            assert_eq!(answer["type"], "pong", "{answer}");
+        }
+    }
+
+    /// The next message; `None` when the connection is over.
+    pub async fn receive(&mut self) -> Option<Value> {
+        loop {
+            let message = timeout(PATIENCE, self.stream.next()).await.expect("a message in time")?;
+            match message {
+                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The data of the next result, under its root field.
+    pub async fn next(&mut self, field: &str) -> Value {
+        let mut message = self.receive().await.expect("the connection is open");
+        assert_eq!(message["type"], "next", "{message}");
+        assert!(message["payload"].get("errors").is_none(), "{message}");
+        message["payload"]["data"][field].take()
+    }
+}
