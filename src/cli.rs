@@ -2,9 +2,66 @@
 
 pub mod banner;
 pub mod demo;
+pub mod migrate;
+pub mod serve;
 pub mod watch;
 
 use std::error::Error;
+use std::io::{self, Write};
+
+use crate::config::Command;
+use crate::server;
+
+/// Why a subcommand failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("cannot start the runtime")]
+    StartRuntime(#[source] io::Error),
+    #[error("cannot write to the standard output")]
+    WriteOutput(#[source] io::Error),
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+    #[error(transparent)]
+    Migrate(#[from] migrate::MigrateError),
+    #[error(transparent)]
+    Watch(#[from] watch::WatchError),
+}
+
+/// Does what the command says, to its end.
+pub fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Serve(config) => on(tokio::runtime::Builder::new_multi_thread(), serve::run(*config))?,
+        Command::Migrate(config) => on(tokio::runtime::Builder::new_current_thread(), migrate::run(config))?,
+        Command::Watch(config) => on(tokio::runtime::Builder::new_current_thread(), watch::run(*config))?,
+        Command::Schema => return print(&server::sdl()).map_err(CliError::WriteOutput),
+    }
+    Ok(())
+}
+
+fn on<E: Into<CliError>>(
+    mut runtime: tokio::runtime::Builder,
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<(), CliError> {
+    let runtime = runtime.enable_all().build().map_err(CliError::StartRuntime)?;
+    let done = runtime.block_on(work).map_err(Into::into);
+    // What was left behind must not hold the process up.
+    runtime.shutdown_background();
+    done
+}
+
+/// Writes to the standard output; a reader that has enough is no error.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Says what went wrong, in one line on stderr. Nobody has to read it.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "incident-manager: {}", line.replace(['\n', '\r'], " "));
+}
 
 /// An error with its causes in one line.
 pub fn with_causes(error: &dyn Error) -> String {

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{DatabaseUrl, ServeConfig};
 use crate::events;
 use crate::graphql::Gateway;
+pub use crate::graphql::sdl;
 use crate::http::{self, AllowedHosts, AppState, Readiness};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::store::{InvalidUrl, MigrateError, Migrations, Store};

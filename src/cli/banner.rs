@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Facts about the running service.
 pub struct Banner {
+    /// How a shell finds this program.
+    pub program: String,
     /// Where it listens.
     pub address: SocketAddr,
     /// The embedded database, as `psql` takes it.
@@ -17,6 +19,7 @@ impl Banner {
         let at = reachable(self.address);
         let what = if self.demo { ", with made-up traffic" } else { "" };
         let database = shell_quoted(&self.database);
+        let program = shell_quoted(&self.program);
         let option = if self.address.port() == 8080 { String::new() } else { format!(" --url {at}") };
         format!(
             r#"
@@ -29,8 +32,8 @@ Incident Manager runs on a database of its own{what}.
 
 Watch what happens, in another terminal:
 
-  incident-manager watch{option}
-  incident-manager watch{option} --severity P0,P1 --json
+  {program} watch{option}
+  {program} watch{option} --severity P0,P1 --json
 
 Open an incident over GraphQL:
 
@@ -65,6 +68,9 @@ pub fn graphql_url(address: SocketAddr) -> String {
 
 /// As a POSIX shell takes it for one word.
 fn shell_quoted(text: &str) -> String {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
+        return text.to_owned();
+    }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -76,13 +82,14 @@ mod tests {
     fn the_banner_says_what_to_type_next() {
         let banner = |address: &str, demo| {
             let database = "postgresql:///incident_manager?host=/home/o'neil/data&user=incident_manager".to_owned();
-            Banner { address: address.parse().unwrap(), database, demo }.text()
+            let program = "target/debug/incident-manager".to_owned();
+            Banner { program, address: address.parse().unwrap(), database, demo }.text()
         };
         let text = banner("0.0.0.0:9000", true);
         for needed in [
             "http://127.0.0.1:9000/graphql",
             "ws://127.0.0.1:9000/graphql/ws",
-            "incident-manager watch --url 127.0.0.1:9000\n",
+            "  target/debug/incident-manager watch --url 127.0.0.1:9000\n",
             r"host=/home/o'\''neil/data",
             "made-up",
         ] {

@@ -111,7 +111,9 @@ fn check_serve(config: &ServeConfig, variables: &Variables) -> Result<(), String
 
 /// Help for the whole program: its subcommands, and the settings of the one that needs no name.
 fn help_on_all(flag: &str) -> Stop {
-    let all = ServeConfig::augment_args(Cli::command());
+    let cli = Cli::command();
+    let about = cli.get_about().cloned().unwrap_or_default();
+    let all = ServeConfig::augment_args(cli).about(about).subcommand_required(false);
     let flag = if flag == "help" { "--help" } else { flag };
     let shown = all.try_get_matches_from([BINARY, flag]).map_or_else(|error| error.to_string(), |_| String::new());
     Stop::Shown(shown)

@@ -187,6 +187,7 @@ fn help_and_version_are_shown() {
     assert_eq!(shown("--version"), concat!("incident-manager ", env!("CARGO_PKG_VERSION"), "\n"));
     for args in ["--help", "-h", "help"] {
         let help = shown(args);
+        assert!(help.starts_with("Incidents and alerts") && help.contains("[OPTIONS] [COMMAND]"), "{help}");
         for needed in ["--listen", "INCIDENT_MANAGER_LISTEN", "--database-url", "watch", "migrate", "schema"] {
             assert!(help.contains(needed), "{args} lacks {needed}:\n{help}");
         }

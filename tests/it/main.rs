@@ -2,5 +2,7 @@
 
 mod embedded;
 mod schema;
+mod settings;
 mod subscriptions;
 mod support;
+mod watch;

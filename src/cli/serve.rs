@@ -1,0 +1,95 @@
+//! `serve`: a database, a listener, the service, and with `--demo` its traffic.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use super::banner::{Banner, graphql_url};
+use super::demo;
+use crate::config::ServeConfig;
+use crate::embedded::{self, Embedded, EmbeddedError};
+use crate::lifecycle::{Lifecycle, LifecycleError};
+use crate::server::{self, ServerError};
+use crate::telemetry::{self, TelemetryError};
+
+/// Connections of the service beside those that its requests and background work share: the listener's.
+const OWN_CONNECTIONS: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    StartTelemetry(#[from] TelemetryError),
+    #[error("cannot listen for signals")]
+    ListenForSignals(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot start the embedded database")]
+    StartDatabase(#[source] EmbeddedError),
+    #[error("cannot stop the embedded database")]
+    StopDatabase(#[source] EmbeddedError),
+    #[error(transparent)]
+    Run(#[from] ServerError),
+    #[error(transparent)]
+    Shutdown(#[from] LifecycleError),
+}
+
+/// Serves until a signal.
+pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
+    telemetry::init_log(&config.log)?;
+    let lifecycle = Lifecycle::new();
+    lifecycle.listen_for_signals().map_err(ServeError::ListenForSignals)?;
+    if config.is_open_to_network() {
+        warn!(address = %config.listen, "other machines can reach this service, and nobody is asked who they are");
+    }
+    // Before the database is started: that an address is taken shows at once.
+    let cannot_listen = |source| ServeError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+
+    let (database, embedded) = if let Some(url) = &config.database.database_url {
+        (url.clone(), None)
+    } else {
+        let embedded = start_database(&config).await?;
+        (embedded.url(), Some(embedded))
+    };
+    if embedded.is_some() {
+        if config.demo {
+            lifecycle.spawn("demo", demo::run(graphql_url(address), rand::random(), lifecycle.soft().clone()));
+        }
+        let banner = Banner { program: program(), address, database: database.expose().to_owned(), demo: config.demo };
+        // Nobody has to read it.
+        let _ = io::stdout().write_all(banner.text().as_bytes());
+    }
+    let drain_timeout = config.drain_timeout;
+    let serving = server::run(config, &database, listener, lifecycle.clone());
+    let served = lifecycle.hard().clone().run_until_cancelled_owned(serving).await.unwrap_or(Ok(()));
+    let ended = lifecycle.shutdown(drain_timeout).await;
+    let stopped = match embedded {
+        Some(embedded) => embedded.stop().await.map_err(ServeError::StopDatabase),
+        None => Ok(()),
+    };
+    // What went wrong first says most.
+    served?;
+    ended?;
+    stopped
+}
+
+/// Starts a database of our own.
+async fn start_database(config: &ServeConfig) -> Result<Embedded, ServeError> {
+    let data_dir = config.database.data_dir.clone().unwrap_or_else(embedded::default_data_dir);
+    let connections = config.database.database_connections + OWN_CONNECTIONS;
+    let options = embedded::Options::new(data_dir).connections(connections);
+    embedded::start(options).await.map_err(ServeError::StartDatabase)
+}
+
+/// How a shell in this directory finds this program.
+fn program() -> String {
+    let Ok(program) = std::env::current_exe() else { return "incident-manager".to_owned() };
+    let here = std::env::current_dir().ok();
+    match here.and_then(|here| program.strip_prefix(here).ok().map(|path| path.display().to_string())) {
+        Some(relative) => format!("./{relative}"),
+        None => program.display().to_string(),
+    }
+}
