@@ -125,6 +125,8 @@ impl Listener {
             let Some((epoch, rewound_to)) = page.epoch else {
                 // nothing after our position: the end of the log, or of a log that is shorter than what we have read
                 let log = self.store.log_head(Some(head.epoch)).await?;
+                #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+                gauge!(metric::LOG_HEAD).set(log.position.0 as f64);
                 if log.epoch != head.epoch || log.position < head.position {
                     let rewound_to = log.rewound_to.unwrap_or(log.position.next());
                     head = self.rewind(log.epoch, rewound_to.min(log.position.next())).await?;

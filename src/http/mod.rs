@@ -3,6 +3,7 @@
 mod graphql;
 mod guard;
 mod health;
+mod observe;
 mod problem;
 mod websocket;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use tower_http::trace::TraceLayer;
 
@@ -52,6 +53,8 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(state.max_body))
         .layer(from_fn_with_state(state.clone(), guard::check))
         .layer(from_fn_with_state(state.clone(), problem::stamp))
-        .layer(TraceLayer::new_for_http())
+        .layer(from_fn(observe::count))
+        // a failure is logged once, where it is handled
+        .layer(TraceLayer::new_for_http().on_failure(()))
         .with_state(state)
 }
