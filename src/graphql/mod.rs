@@ -15,7 +15,7 @@ mod subscription;
 use async_graphql::Schema;
 
 pub use error::Code;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, OperationType, is_request_error};
 pub use scalar::print as print_instant;
 
 use crate::store::Store;
