@@ -1,5 +1,8 @@
 //! The rules of graphql-transport-ws, as its PROTOCOL.md has them: a message in, what is to be done out. No socket, no clock.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use async_graphql::{Request, Variables};
