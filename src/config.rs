@@ -157,6 +157,10 @@ pub struct ServeConfig {
     #[arg(long, env = "INCIDENT_MANAGER_MAX_BODY_BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1024..=1 << 30))]
     pub max_body_bytes: u64,
 
+    /// Fields of a GraphQL document, its fragments written out
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_SELECTIONS", default_value_t = 10_000, value_parser = at_least_one)]
+    pub max_selections: usize,
+
     /// How long a shutdown waits for requests that are under way
     #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,

@@ -63,7 +63,7 @@ pub async fn run(
     });
     lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
 
-    let gateway = Gateway::new(store.clone(), clock.clone());
+    let gateway = Gateway::new(store.clone(), clock.clone(), config.max_selections);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,

@@ -5,47 +5,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use async_graphql::{Request, Response, ServerError};
+use async_graphql::{Request, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::execution::Execution;
+use super::canonical::Canonical;
+use super::execution::{Execution, NotOpened};
 use super::payload::errors_json;
 use super::runner;
 use super::{Limits, Live};
 use crate::domain::{Cursor, Position};
 use crate::events::{Hub, Inbox};
 
-/// What makes two subscriptions the same.
+/// What makes two subscriptions the same; cheap to copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    query: Arc<str>,
-    operation_name: Option<Arc<str>>,
-    /// JSON, keys in order.
-    variables: Arc<str>,
-}
+pub struct Key(Arc<Canonical>);
 
 impl Key {
-    pub fn of(request: &Request) -> Self {
-        // a JSON object of serde_json has its keys in order
-        let variables = request.variables.clone().into_value().into_json().unwrap_or_default().to_string();
-        Self {
-            query: request.query.as_str().into(),
-            operation_name: request.operation_name.as_deref().map(Into::into),
-            variables: variables.into(),
-        }
+    pub fn new(canonical: Canonical) -> Self {
+        Self(Arc::new(canonical))
     }
 
-    /// The same subscription, to be executed once more.
+    /// The subscription, to be executed.
     pub fn request(&self) -> Request {
-        let mut request = Request::new(&*self.query);
-        if let Some(name) = &self.operation_name {
-            request = request.operation_name(&**name);
-        }
-        let variables = serde_json::from_str(&self.variables).unwrap_or_default();
-        request.variables(async_graphql::Variables::from_json(variables))
+        let variables = serde_json::from_str(&self.0.variables).unwrap_or_default();
+        Request::new(self.0.document.as_str()).variables(Variables::from_json(variables))
     }
 }
 
@@ -94,8 +80,8 @@ pub struct Feed {
 
 impl Feed {
     /// Opens an execution, which says what is asked for, and begins at the hub's position. `None` while there is none.
-    pub async fn open(live: &Arc<Live>, key: Key, request: Request) -> Result<Option<Arc<Self>>, Box<Response>> {
-        let (execution, filter) = Execution::open(&live.gateway, request).await?;
+    pub async fn open(live: &Arc<Live>, key: Key) -> Result<Option<Arc<Self>>, NotOpened> {
+        let (execution, filter) = Execution::open(&live.gateway, key.request()).await?;
         let running = Arc::new(AtomicBool::new(false));
         let feed = Arc::new_cyclic(|feed: &Weak<Self>| {
             let (me, is_running, lifecycle) = (feed.clone(), Arc::clone(&running), live.lifecycle.clone());

@@ -3,10 +3,12 @@
 //! A [`Feed`] is one distinct subscription. It holds what it has executed in a ring; its subscribers take from there by
 //! position, each when its socket can take more.
 
+mod canonical;
 mod execution;
 mod feed;
 mod heartbeat;
 mod payload;
+mod plan;
 mod runner;
 mod subscriber;
 
@@ -23,8 +25,10 @@ pub use subscriber::{Ended, Frame, Subscriber};
 use crate::events::Hub;
 use crate::graphql::{Code, Gateway};
 use crate::lifecycle::Lifecycle;
+use execution::NotOpened;
 use feed::{Feed, Key};
 use heartbeat::Heartbeats;
+use plan::Plans;
 
 /// Bounds of a feed. Whatever is reached, nothing is lost in silence.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,7 @@ pub struct Live {
     gateway: Gateway,
     lifecycle: Lifecycle,
     limits: Limits,
+    plans: Plans,
     feeds: Mutex<HashMap<Key, Weak<Feed>>>,
     heartbeats: Heartbeats,
 }
@@ -64,6 +69,7 @@ impl Live {
             gateway,
             lifecycle: lifecycle.clone(),
             limits,
+            plans: Plans::default(),
             feeds: Mutex::default(),
         });
         lifecycle.spawn("heartbeats", heartbeat::run(Arc::clone(&live), lifecycle.soft().clone()));
@@ -82,10 +88,10 @@ impl Live {
 
     /// Subscribes, from now on. A request error is `Err`.
     pub async fn subscribe(self: &Arc<Self>, request: Request) -> Result<Subscriber, Box<Response>> {
-        let key = Key::of(&request);
+        let key = Key::new(self.plans.canonical(&self.gateway, request).await?);
         let feed = match self.find(&key) {
             Some(feed) => feed,
-            None => self.open(key, request).await?,
+            None => self.open(key).await?,
         };
         Ok(Subscriber::new(feed, &self.hub))
     }
@@ -95,11 +101,15 @@ impl Live {
         feed.is_usable().then_some(feed)
     }
 
-    async fn open(self: &Arc<Self>, key: Key, request: Request) -> Result<Arc<Feed>, Box<Response>> {
-        let opened = Feed::open(self, key.clone(), request).await?;
-        let Some(feed) = opened else {
-            let message = "the event log cannot be read yet";
-            return Err(Box::new(self.gateway.refusal(Code::DatabaseUnavailable, message)));
+    async fn open(self: &Arc<Self>, key: Key) -> Result<Arc<Feed>, Box<Response>> {
+        let refuse = |code, message: &str| Box::new(self.gateway.refusal(code, message));
+        let feed = match Feed::open(self, key.clone()).await {
+            Ok(Some(feed)) => feed,
+            Ok(None) => return Err(refuse(Code::DatabaseUnavailable, "the event log cannot be read yet")),
+            Err(NotOpened::Refused(response)) => return Err(response),
+            Err(NotOpened::NoField) => {
+                return Err(refuse(Code::GraphqlValidationFailed, "a subscription has one root field"));
+            }
         };
         let mut feeds = self.feeds.lock();
         // somebody may have been faster; ours is dropped after the lock
