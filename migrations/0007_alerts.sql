@@ -66,12 +66,13 @@ declare
   opened uuid[] := '{}';
   found record;
 begin
-  -- what fires already is locked: who is ending it is waited for, and who wants to waits
+  -- What fires already is locked, so that who wants to end it waits. What somebody is ending now counts as over: to wait
+  -- for that one, who may be waiting for an incident that is locked here, would be a deadlock.
   select array_agg(a.ordinality), array_agg(twin.incident_id) into repeats, repeated
   from unnest(alerts) with ordinality a
   cross join lateral (select t.incident_id from incident_manager.alert t
                       where t.source = a.source and t.external_id = a.external_id and t.firing
-                      limit 1 for share) twin;
+                      limit 1 for share skip locked) twin;
 
   -- Once, as a rule. Again where another writer has made, resolved or closed an incident meanwhile, which a new statement
   -- sees.
@@ -119,7 +120,7 @@ begin
       from own
       cross join lateral (select t.incident_id from incident_manager.alert t
                           where t.source = own.source and t.external_id = own.external_id and t.firing
-                          limit 1 for share) twin
+                          limit 1 for share skip locked) twin
       where own.active <> all(opened)),
     twin as (
       select * from unnest(repeats, repeated) early(ordinality, named)
@@ -235,6 +236,18 @@ begin
     select a.* from unnest(alerts) a where not incident_manager.alert_fits(a) limit 1;    -- is refused, by a constraint
   select array_agg(a.firing order by a.ordinality) into turns from unnest(alerts) with ordinality a;
   perform incident_manager.alert_lock(alerts);
+  -- alerts before incidents, as a single row does, and in one order, whatever the order of the runs
+  if true = any(turns) and false = any(turns) then
+    perform 1 from incident_manager.alert t
+      where t.firing and t.id in (
+        select f.id from unnest(alerts) a join incident_manager.alert f
+          on f.source = a.source and f.external_id = a.external_id and f.firing
+        union all
+        select f.id from unnest(alerts) a join incident_manager.alert f
+          on f.source = a.source and f.fingerprint = a.fingerprint and f.firing
+          where not a.firing and a.external_id is null)
+      order by t.id for no key update;
+  end if;
   -- runs of alerts that all fire, or all end something, are decided together
   while first <= total loop
     past := first + 1;
