@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::inbox::Inbox;
+use super::index::Index;
 use crate::domain::{Cursor, Event, Position};
 use crate::store::LogHead;
 use crate::telemetry::metric;
@@ -48,7 +50,10 @@ impl Place {
 pub struct Hub {
     bounds: TailBounds,
     tail: RwLock<Tail>,
-    /// Wakes readers: the head after the last change of any kind.
+    /// Held while events are put into inboxes and while an inbox is registered, so that nothing falls between the position
+    /// at which a feed begins and what its inbox gets.
+    index: Mutex<Index>,
+    /// The head up to which every inbox has got what it should: what "now" is to a new subscriber. Wakes readers: the head after the last change of any kind.
     head: watch::Sender<Option<Cursor>>,
     /// When the database last said that nothing is after the head.
     confirmed: RwLock<Option<Instant>>,
@@ -67,7 +72,13 @@ struct Tail {
 
 impl Hub {
     pub fn new(bounds: TailBounds) -> Self {
-        Self { bounds, tail: RwLock::default(), head: watch::Sender::new(None), confirmed: RwLock::new(None) }
+        Self {
+            bounds,
+            tail: RwLock::default(),
+            index: Mutex::default(),
+            head: watch::Sender::new(None),
+            confirmed: RwLock::new(None),
+        }
     }
 
     /// The head of what is held; `None` until the log has been read for the first time.
@@ -119,11 +130,12 @@ impl Hub {
     pub(super) fn append(&self, events: Vec<Arc<Event>>) {
         let Some(last) = events.last() else { return };
         let cursor = last.cursor();
+        let index = self.index.lock();
         {
             let mut tail = self.tail.write();
-            for event in events {
+            for event in &events {
                 tail.bytes += event.size();
-                tail.events.push_back(event);
+                tail.events.push_back(Arc::clone(event));
             }
             while tail.events.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
                 let Some(event) = tail.events.pop_front() else { break };
@@ -132,7 +144,23 @@ impl Hub {
             }
             tail.head = Some(cursor);
         }
+        for event in &events {
+            index.dispatch(event);
+        }
         self.publish(cursor);
+    }
+
+    /// Registers a feed's inbox; it gets every event after the cursor that is returned. `None` until the log has been read.
+    pub fn register(&self, inbox: &Arc<Inbox>) -> Option<Cursor> {
+        let mut index = self.index.lock();
+        let now = self.head()?;
+        index.insert(inbox);
+        Some(now)
+    }
+
+    /// The counterpart of [`Hub::register`].
+    pub fn unregister(&self, inbox: &Arc<Inbox>) {
+        self.index.lock().remove(inbox);
     }
 
     /// The last position that stays when those from `rewound_to` on have been given out anew.
@@ -144,6 +172,8 @@ impl Hub {
     /// Goes on in a new numbering, in which the positions from `rewound_to` on have been given out anew. `head` is the
     /// place from which the log is read on: see [`Hub::kept_below`].
     pub(super) fn rewind(&self, rewound_to: Position, head: Cursor) {
+        let index = self.index.lock();
+        index.rewind(rewound_to);
         {
             let mut tail = self.tail.write();
             while tail.events.back().is_some_and(|event| event.position >= rewound_to) {

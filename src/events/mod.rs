@@ -2,10 +2,12 @@
 //! tail, and a subscription's resolver opens its stream here.
 
 mod hub;
+mod inbox;
+mod index;
 mod listener;
 mod maintenance;
 mod sequencer;
-mod subscription;
+mod slot;
 
 use std::sync::Arc;
 
@@ -13,7 +15,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use hub::{Expired, Hub, TailBounds};
-pub use subscription::{Delivery, EventStream, SecondRootField, Source};
+pub use inbox::{Inbox, Item};
+pub use slot::{Deliveries, Delivery, EventSlot, SecondRootField};
 
 use crate::config::EventsConfig;
 use crate::lifecycle::Lifecycle;

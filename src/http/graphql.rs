@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use async_graphql::{Executor as _, Request, Response as GraphqlResponse, Value, Variables};
+use async_graphql::{Request, Response as GraphqlResponse, Variables};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::AppState;
-use crate::graphql::{Code, Gateway};
+use crate::graphql::{Code, Gateway, OperationType, is_request_error};
 
 /// The media type of GraphQL-over-HTTP, under which a request error has a 4xx status.
 const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
@@ -47,7 +47,7 @@ pub async fn get(
     let refuse = |status, message: &str| refuse(&state, &accept, status, message);
     match parse_parameters(parameters) {
         Ok(mut request) => {
-            if Gateway::is_mutation(&mut request) {
+            if Gateway::operation_type(&mut request) == Some(OperationType::Mutation) {
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
@@ -58,23 +58,17 @@ pub async fn get(
 }
 
 fn refuse(state: &AppState, accept: &Accept, status: StatusCode, message: &str) -> Response {
-    (status, accept.content_type(), json_of(&state.gateway.refusal(Code::BadUserInput, message))).into_response()
+    (status, accept.content_type(), json_of(&state.live.gateway().refusal(Code::BadUserInput, message))).into_response()
 }
 
 async fn answer(state: &AppState, accept: &Accept, request: Request) -> Response {
-    let response = state.gateway.execute(request).await;
+    let response = state.live.gateway().execute(request).await;
     let failed = *accept == Accept::GraphqlResponse && is_request_error(&response);
     let status = if failed { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     (status, accept.content_type(), json_of(&response)).into_response()
 }
 
-/// Nothing was executed: such a response has no `data`.
-fn is_request_error(response: &GraphqlResponse) -> bool {
-    response.data == Value::Null
-        && !response.errors.is_empty()
-        && response.errors.iter().all(|error| error.path.is_empty())
-}
-
+/// A request error has no `data`.
 fn json_of(response: &GraphqlResponse) -> Vec<u8> {
     let printed = if is_request_error(response) {
         serde_json::to_vec(&json!({ "errors": response.errors }))
