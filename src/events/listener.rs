@@ -146,7 +146,7 @@ impl Listener {
             if let Some(last) = page.events.last() {
                 head = last.cursor();
             }
-            self.hub.append(page.events);
+            self.hub.append(&page.events);
             if short {
                 self.hub.confirm();
                 return Ok(());

@@ -3,6 +3,7 @@
 mod embedded;
 mod schema;
 mod settings;
+mod stream;
 mod subscriptions;
 mod support;
 mod watch;
