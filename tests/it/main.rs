@@ -1,8 +1,10 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod limits;
 mod schema;
 mod settings;
+mod state_machine;
 mod subscriptions;
 mod support;
 mod watch;
