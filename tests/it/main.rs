@@ -1,9 +1,11 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod limits;
 mod schema;
 mod settings;
 mod stream;
+mod state_machine;
 mod subscriptions;
 mod support;
 mod watch;
