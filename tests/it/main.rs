@@ -1,6 +1,8 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod log_events;
+mod log_sequencer;
 mod schema;
 mod settings;
 mod subscriptions;
