@@ -2,6 +2,8 @@
 
 mod embedded;
 mod limits;
+mod log_events;
+mod log_sequencer;
 mod schema;
 mod settings;
 mod stream;
