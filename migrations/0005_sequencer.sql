@@ -40,13 +40,10 @@ declare
   snap pg_snapshot;
   target pg_snapshot;
   picked bigint[];
+  found bigint[];
   grown boolean := false;
 begin
-  -- in a writer's transaction the lock would be held until its commit, and one snapshot for all statements could be older
-  -- than the lock
-  if current_setting('transaction_isolation') <> 'read committed' or pg_current_xact_id_if_assigned() is not null then
-    raise exception 'sequence_events() needs a READ COMMITTED transaction of its own' using errcode = 'invalid_transaction_state';
-  end if;
+  perform incident_manager.event_own_transaction('sequence_events');
   moved := 0;
   more := false;
   locked := pg_try_advisory_xact_lock(incident_manager.event_lock_key());
@@ -78,9 +75,9 @@ begin
 
   if not trusted then
     -- move what the log lacks, whoever wrote it; what was in progress when the copy was made is not here
-    select pg_current_snapshot(), array_agg(o.seq order by o.seq) into snap, picked
-    from incident_manager.event_outbox o
-    where not exists (select 1 from incident_manager.event_log l where l.seq = o.seq and l.at = o.at);
+    select pg_current_snapshot(), array_agg(o.seq), array_agg(o.seq order by o.seq) filter (where l.seq is null)
+    into snap, found, picked
+    from incident_manager.event_outbox o left join incident_manager.event_log l on l.seq = o.seq and l.at = o.at;
   elsif last.target is null
         and coalesce((select max(seq) from incident_manager.event_outbox), 0) <= last.seen_seq + 5 * max_events then
     -- the usual case: ids that the last snapshot had not seen begin, and those that it saw in progress
@@ -142,7 +139,7 @@ begin
       and exists (select 1 from incident_manager.incident i where i.id = l.incident_id);    -- not purged since
   end if;
   if not trusted then
-    delete from incident_manager.event_outbox;    -- its transaction ids mean nothing here
+    delete from incident_manager.event_outbox o where o.seq = any(found);    -- its transaction ids mean nothing here
   end if;
 
   -- An idle call writes nothing. Snapshots that only rolled-back transactions have moved on are kept once a second, lest
