@@ -4,6 +4,7 @@ mod embedded;
 mod limits;
 mod log_events;
 mod log_sequencer;
+mod filters;
 mod schema;
 mod settings;
 mod stream;
