@@ -1,14 +1,14 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod filters;
 mod limits;
 mod log_events;
 mod log_sequencer;
-mod filters;
 mod schema;
 mod settings;
-mod stream;
 mod state_machine;
+mod stream;
 mod subscriptions;
 mod support;
 mod watch;
