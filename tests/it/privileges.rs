@@ -4,74 +4,11 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
-use crate::support::database::{connect, server_url};
-use crate::support::{Service, TestDatabase, eventually};
+use crate::support::roles::Tenancy;
+use crate::support::{Service, eventually};
 use incident_manager::config::DatabaseUrl;
 
 const DENIED: &str = "42501";
-
-/// A database of an ordinary role, and the roles that use it. They go with this value.
-struct Tenancy {
-    /// Dropped before the roles are: they have grants in it.
-    database: Option<TestDatabase>,
-    suffix: String,
-}
-
-impl Tenancy {
-    /// Nothing is installed yet.
-    async fn new() -> Self {
-        let database = TestDatabase::empty().await;
-        let suffix = Uuid::new_v4().simple().to_string();
-        for role in ["owner", "service", "writer"] {
-            database.execute(&format!("create role {role}_{suffix} login nosuperuser nocreaterole nocreatedb")).await;
-        }
-        database.execute(&format!("grant create on database {} to owner_{suffix}", database.name())).await;
-        Self { database: Some(database), suffix }
-    }
-
-    /// Installed by its owner, with the documented grants.
-    async fn installed() -> Self {
-        let tenancy = Self::new().await;
-        tenancy.install().await;
-        tenancy
-    }
-
-    async fn install(&self) {
-        let mut owner = self.connect("owner").await;
-        sqlx::migrate!().run(&mut owner).await.expect("an ordinary role migrates");
-        let grants = include_str!("../../docs/grants.sql")
-            .replace("incident_manager_service", &format!("service_{}", self.suffix))
-            .replace("incident_manager_writer", &format!("writer_{}", self.suffix));
-        owner.execute(AssertSqlSafe(grants)).await.expect("the owner grants");
-    }
-
-    fn database(&self) -> &TestDatabase {
-        self.database.as_ref().unwrap()
-    }
-
-    fn url(&self, role: &str) -> String {
-        let mut url = url::Url::parse(self.database().url()).unwrap();
-        url.set_username(&format!("{role}_{}", self.suffix)).unwrap();
-        url.to_string()
-    }
-
-    async fn connect(&self, role: &str) -> PgConnection {
-        connect(&self.url(role)).await
-    }
-}
-
-impl Drop for Tenancy {
-    fn drop(&mut self) {
-        drop(self.database.take());
-        let drop = ["owner", "service", "writer"].map(|role| format!("drop role {role}_{};", self.suffix)).concat();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async { connect(&server_url()).await.execute(AssertSqlSafe(drop)).await.map(|_| ()) })
-            });
-        });
-    }
-}
 
 async fn run(connection: &mut PgConnection, sql: &str) {
     connection.execute(AssertSqlSafe(sql.to_owned())).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -80,7 +17,7 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 /// The SQLSTATE with which a statement is refused.
 async fn refused(connection: &mut PgConnection, sql: &str) -> String {
     let error = connection.execute(AssertSqlSafe(sql.to_owned())).await.expect_err(sql);
-    error.as_database_error().and_then(|error| error.code()).expect("an error of the server").into_owned()
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).expect("an error of the server").into_owned()
 }
 
 #[tokio::test]
@@ -206,7 +143,7 @@ async fn a_direct_writer_writes_what_it_may_and_all_of_it_is_heard() {
     let expected =
         ["CREATED", "STATE_CHANGED", "COMMENT_ADDED", "CREATED", "alert", "RESOLVED", "alert", "CREATED", "alert"];
     assert_eq!(kinds, expected);
-    let role = format!("writer_{}", tenancy.suffix);
+    let role = tenancy.role("writer");
     assert!(log.iter().all(|(.., actor, user)| *actor == role && *user == role), "{log:?}");
 }
 
@@ -252,7 +189,7 @@ async fn a_direct_writer_can_do_nothing_else() {
 #[tokio::test]
 async fn what_a_writer_puts_in_its_search_path_changes_nothing() {
     let tenancy = Tenancy::installed().await;
-    let (database, role) = (tenancy.database(), format!("writer_{}", tenancy.suffix));
+    let (database, role) = (tenancy.database(), tenancy.role("writer"));
     database.execute(&format!("create schema evil authorization {role}")).await;
     let mut writer = tenancy.connect("writer").await;
     run(
@@ -363,7 +300,7 @@ async fn the_owner_purges_closed_incidents_and_the_log_stays() {
 #[tokio::test]
 async fn who_does_not_own_the_tables_purges_nothing_whatever_it_says() {
     let tenancy = Tenancy::installed().await;
-    let role = format!("writer_{}", tenancy.suffix);
+    let role = tenancy.role("writer");
     let mut owner = tenancy.connect("owner").await;
     // as far as a careless owner may go
     run(
