@@ -1,5 +1,5 @@
 -- The least grants for two roles, run by the role that installed the schema (the tables' owner), after `migrate`, and again
--- after an update. Neither role may migrate, delete, or write the event log.
+-- after an update; name your own roles. Neither may migrate, delete, or write the event log.
 
 -- The service: every query, mutation and subscription, the sequencer and the log's maintenance.
 grant usage on schema incident_manager to incident_manager_service;
@@ -31,7 +31,7 @@ grant select (id, source, fingerprint, state, version),
       update (title, description, severity, state, incident_type, affected_resources, labels, metadata, assigned_to,
               resolution, root_cause, fingerprint, merged_into)
   on incident_manager.incident to incident_manager_writer;
-grant select (id), insert (id, incident_id, author, body) on incident_manager.comment to incident_manager_writer;
+grant select (id), insert (id, incident_id, body) on incident_manager.comment to incident_manager_writer;
 grant select (id),
       insert (id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services,
               runbook_url, firing, fingerprint)

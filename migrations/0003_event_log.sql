@@ -115,7 +115,7 @@ create index event_log_left_severity on incident_manager.event_log (old_severity
 create index event_log_created on incident_manager.event_log (severity, pos) where update_type = 'CREATED';
 create index event_log_state on incident_manager.event_log (pos) where old_state <> state;
 create index event_log_alert on incident_manager.event_log (source, pos) where kind = 'alert';
-create index event_log_alert_id on incident_manager.event_log (alert_id) where alert_id is not null and description is null;
+create index event_log_text on incident_manager.event_log ((coalesce(alert_id, incident_id)), description_version) where description is null;
 comment on table incident_manager.event_log is 'Every change of an incident, every comment, every alert: one row each, by dense position, as the change left it.';
 comment on column incident_manager.event_log.kind is 'incident, comment (with the whole incident) or alert.';
 comment on column incident_manager.event_log.old_severity is 'Before an incident''s update; null where there was no before.';
@@ -136,8 +136,12 @@ create table incident_manager.event_text (
   object_id uuid not null,
   version integer not null,
   body text not null,
+  -- the order in which maintenance looks at them
+  n bigint generated always as identity constraint event_text_n_key unique,
   constraint event_text_pkey primary key (object_id, version)
 );
+create sequence incident_manager.event_text_turn minvalue 0 start 0;
+comment on sequence incident_manager.event_text_turn is 'last_value is the n of the text that maintenance looked at last.';
 
 -- A numbering of positions. A new one begins when transaction ids or positions can no longer be trusted.
 create table incident_manager.event_epoch (
@@ -173,6 +177,27 @@ create table incident_manager.event_batch (
 create function incident_manager.event_lock_key() returns bigint
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('incident_manager.sequencer', 0) $$;
+
+-- What sequences or maintains the log has a transaction of its own, so that no client can keep the lock, and sees in each
+-- statement what was committed before it: a snapshot that is older than the lock would miss what others did under it.
+create function incident_manager.event_own_transaction(caller text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' or pg_current_xact_id_if_assigned() is not null then
+    raise exception '%() needs a READ COMMITTED transaction of its own', caller using errcode = 'invalid_transaction_state';
+  end if;
+end $$;
+
+-- A row that was written after a savepoint does not bear its transaction's id, and would look as if a dump had brought it.
+create function incident_manager.event_batch_refuses_savepoint() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'the event log needs a transaction without savepoints' using errcode = 'invalid_transaction_state';
+end $$;
+create trigger event_batch_refuses_savepoint after insert on incident_manager.event_batch for each row
+  when (new.xmin <> new.xid::xid) execute function incident_manager.event_batch_refuses_savepoint();
 
 -- The server's timeline, which changes when a standby is promoted.
 create function incident_manager.event_timeline() returns text

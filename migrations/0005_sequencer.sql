@@ -21,7 +21,8 @@ as $$
 $$;
 
 -- locked: this call had its turn; the other results mean something only then. head: the log's newest position. moved: how
--- many events this call moved. more: a backlog is being moved, and the next call goes on with it. `ring` sets the doorbell.
+-- many events this call moved. more: a backlog is being moved, and the next call goes on with it, or with what was committed
+-- meanwhile. `ring` sets the doorbell.
 --
 -- The planner is pinned: a generic plan by the indexes is right for an outbox of any size, and is made once for a session.
 create function incident_manager.sequence_events(
@@ -40,13 +41,11 @@ declare
   snap pg_snapshot;
   target pg_snapshot;
   picked bigint[];
+  found bigint[];
+  unfinished boolean;
   grown boolean := false;
 begin
-  -- in a writer's transaction the lock would be held until its commit, and one snapshot for all statements could be older
-  -- than the lock
-  if current_setting('transaction_isolation') <> 'read committed' or pg_current_xact_id_if_assigned() is not null then
-    raise exception 'sequence_events() needs a READ COMMITTED transaction of its own' using errcode = 'invalid_transaction_state';
-  end if;
+  perform incident_manager.event_own_transaction('sequence_events');
   moved := 0;
   more := false;
   locked := pg_try_advisory_xact_lock(incident_manager.event_lock_key());
@@ -78,9 +77,9 @@ begin
 
   if not trusted then
     -- move what the log lacks, whoever wrote it; what was in progress when the copy was made is not here
-    select pg_current_snapshot(), array_agg(o.seq order by o.seq) into snap, picked
-    from incident_manager.event_outbox o
-    where not exists (select 1 from incident_manager.event_log l where l.seq = o.seq and l.at = o.at);
+    select pg_current_snapshot(), array_agg(o.seq), array_agg(o.seq order by o.seq) filter (where l.seq is null)
+    into snap, found, picked
+    from incident_manager.event_outbox o left join incident_manager.event_log l on l.seq = o.seq and l.at = o.at;
   elsif last.target is null
         and coalesce((select max(seq) from incident_manager.event_outbox), 0) <= last.seen_seq + 5 * max_events then
     -- the usual case: ids that the last snapshot had not seen begin, and those that it saw in progress
@@ -108,7 +107,8 @@ begin
   end if;
 
   moved := coalesce(cardinality(picked), 0);
-  more := trusted and moved = max_events;
+  unfinished := trusted and moved = max_events;
+  more := unfinished or (trusted and last.target is not null);
   head := last.last_pos + moved;
   epoch := last.epoch;
 
@@ -142,7 +142,7 @@ begin
       and exists (select 1 from incident_manager.incident i where i.id = l.incident_id);    -- not purged since
   end if;
   if not trusted then
-    delete from incident_manager.event_outbox;    -- its transaction ids mean nothing here
+    delete from incident_manager.event_outbox o where o.seq = any(found);    -- its transaction ids mean nothing here
   end if;
 
   -- An idle call writes nothing. Snapshots that only rolled-back transactions have moved on are kept once a second, lest
@@ -151,8 +151,8 @@ begin
      or (clock_timestamp() - last.at > interval '1 second'
          and pg_snapshot_xmax(snap)::text::bigint - pg_snapshot_xmax(last.snap)::text::bigint > 1000) then
     insert into incident_manager.event_batch (n, last_pos, snap, target, target_seq, seen_seq, covered, epoch)
-    values (last.n + 1, head, case when more then last.snap else snap end, case when more then target end,
-            case when more then picked[moved] end, greatest(last.seen_seq, picked[moved]), last.covered, last.epoch);
+    values (last.n + 1, head, case when unfinished then last.snap else snap end, case when unfinished then target end,
+            case when unfinished then picked[moved] end, greatest(last.seen_seq, picked[moved]), last.covered, last.epoch);
   end if;
 
   if ring is not null and (select last_value from incident_manager.event_doorbell) <> ring::integer then

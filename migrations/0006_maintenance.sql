@@ -1,7 +1,8 @@
 -- Housekeeping: called from time to time by any replica. Each call does at most one step of each kind.
 
 -- It waits for nobody's lock for longer than lock_timeout: writers never lock the log, and readers of the log queue behind
--- it no longer than that. overdue: retention would drop a partition, and readers hold it.
+-- it no longer than that. overdue: retention would drop a partition, and readers hold it. What locks others out comes last,
+-- so that they wait for no more than the commit.
 create function incident_manager.event_maintain(
     keep interval default '7 days', keep_events bigint default 10000000, outbox_rows bigint default 200000,
     out rotated boolean, out emptied boolean, out dropped text, out overdue boolean)
@@ -11,9 +12,11 @@ set lock_timeout = '100ms'
 as $$
 declare
   last record;
-  written integer;
+  covered bigint;
   oldest record;
+  written integer;
 begin
+  perform incident_manager.event_own_transaction('event_maintain');
   rotated := false;
   emptied := false;
   overdue := false;
@@ -28,34 +31,21 @@ begin
   end if;
   delete from incident_manager.event_batch b where b.n < last.n - 100;
 
-  -- the slot of the outbox that is not written: empty it when all of it is in the log, then write it next
-  select last_value into written from incident_manager.event_slot;
-  if last.target is null then
+  -- partitions ahead of the head, so that the sequencer never has to wait for one
+  if last.covered - last.last_pos < incident_manager.event_partition_size(last.covered) / 2 then
     begin
-      if written = 0 then
-        lock table only incident_manager.event_outbox_1 in access exclusive mode nowait;
-      else
-        lock table only incident_manager.event_outbox_0 in access exclusive mode nowait;
-      end if;
-      if not exists (select 1 from incident_manager.event_outbox o
-                     where o.slot = 1 - written and o.xid >= pg_snapshot_xmin(last.snap)
-                       and not pg_visible_in_snapshot(o.xid, last.snap)) then
-        if exists (select 1 from incident_manager.event_outbox o where o.slot = 1 - written) then
-          if written = 0 then
-            truncate only incident_manager.event_outbox_1;
-          else
-            truncate only incident_manager.event_outbox_0;
-          end if;
-          emptied := true;
-        end if;
-        if (select coalesce(max(o.seq) - min(o.seq), 0) from incident_manager.event_outbox o where o.slot = written) > outbox_rows then
-          perform setval('incident_manager.event_slot', 1 - written);
-          rotated := true;
-        end if;
-      end if;
+      covered := incident_manager.event_add_partition(last.covered, incident_manager.event_partition_size(last.covered));
     exception when lock_not_available then
-      null;    -- a writer is at it still; the next call tries again
+      null;    -- somebody analyzes the log; the next call tries again
     end;
+    if covered is not null then
+      insert into incident_manager.event_batch (n, last_pos, snap, target, target_seq, seen_seq, covered, epoch)
+      values (last.n + 1, last.last_pos, last.snap, last.target, last.target_seq, last.seen_seq, covered, last.epoch);
+    end if;
+  end if;
+
+  if last.target is null then
+    perform incident_manager.event_forget_texts(last.snap);
   end if;
 
   -- retention: the oldest partition, when all of it is too old or too far back
@@ -66,33 +56,71 @@ begin
     begin
       execute format('drop table incident_manager.%I', oldest.name);
       delete from incident_manager.event_partition p where p.from_pos = oldest.from_pos;
-      perform incident_manager.event_forget_texts();
       dropped := oldest.name;
     exception when lock_not_available then
       overdue := true;
     end;
   end if;
 
-  -- ahead of the head, so that the sequencer never has to wait for a new partition
-  if last.covered - last.last_pos < incident_manager.event_partition_size(last.covered) / 2 then
-    insert into incident_manager.event_batch (n, last_pos, snap, target, target_seq, seen_seq, covered, epoch)
-    values (last.n + 1, last.last_pos, last.snap, last.target, last.target_seq, last.seen_seq,
-            incident_manager.event_add_partition(last.covered, incident_manager.event_partition_size(last.covered)), last.epoch);
+  -- the slot of the outbox that is not written: once all of it is in the log it is emptied, and once it is empty the next
+  -- to be written. In two calls, so that no writer is sent to a slot that this transaction has locked.
+  select last_value into written from incident_manager.event_slot;
+  if not exists (select 1 from incident_manager.event_outbox o where o.slot = 1 - written) then
+    if (select max(o.seq) - min(o.seq) from incident_manager.event_outbox o where o.slot = written) > outbox_rows then
+      perform setval('incident_manager.event_slot', 1 - written);
+      rotated := true;
+    end if;
+  elsif last.target is null then
+    begin
+      if written = 0 then
+        lock table only incident_manager.event_outbox_1 in access exclusive mode nowait;
+      else
+        lock table only incident_manager.event_outbox_0 in access exclusive mode nowait;
+      end if;
+      if not exists (select 1 from incident_manager.event_outbox o
+                     where o.slot = 1 - written and o.xid >= pg_snapshot_xmin(last.snap)
+                       and not pg_visible_in_snapshot(o.xid, last.snap)) then
+        if written = 0 then
+          truncate only incident_manager.event_outbox_1;
+        else
+          truncate only incident_manager.event_outbox_0;
+        end if;
+        emptied := true;
+      end if;
+    exception when lock_not_available then
+      null;    -- a writer is at it still; the next call tries again
+    end;
   end if;
 end $$;
 
--- Forgets the texts that no event in log or outbox needs and no event to come can: those of an incident's current version
--- stay.
-create function incident_manager.event_forget_texts() returns void
-language sql volatile set search_path = pg_catalog, incident_manager, pg_temp
+-- Looks at some texts, in turn, and forgets those that no event needs: none in the log, none that is still to be moved there
+-- (not seen by the snapshot up to which all has been moved), and none to come, as an incident's current text stays.
+create function incident_manager.event_forget_texts(moved pg_snapshot, max_texts integer default 1000) returns void
+language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
+set jit = off set enable_seqscan = off
 as $$
+declare
+  turn bigint := (select last_value from incident_manager.event_text_turn);
+  looked bigint[];
+begin
+  select array_agg(t.n) into looked
+  from (select n from incident_manager.event_text where n > turn order by n limit max_texts) t;
+  with waiting as materialized (
+    select coalesce(o.alert_id, o.incident_id) as object_id from incident_manager.event_outbox o
+    where o.xid >= pg_snapshot_xmin(moved) and not pg_visible_in_snapshot(o.xid, moved))
   delete from incident_manager.event_text t
-  where not exists (select 1 from incident_manager.incident i where i.id = t.object_id and i.description_version = t.version)
+  where t.n = any(looked)
+    and not exists (select 1 from incident_manager.incident i where i.id = t.object_id and i.description_version = t.version)
     and not exists (select 1 from incident_manager.event_log l
-                    where l.incident_id = t.object_id and l.kind <> 'alert' and l.description_version = t.version)
-    and not exists (select 1 from incident_manager.event_log l where l.alert_id = t.object_id and l.description is null)
-    and not exists (select 1 from incident_manager.event_outbox o where t.object_id in (o.incident_id, o.alert_id))
-$$;
+                    where l.description is null and coalesce(l.alert_id, l.incident_id) = t.object_id
+                      and l.description_version = t.version)
+    and not exists (select 1 from waiting w where w.object_id = t.object_id);
+  -- from the first again after the last
+  turn := case when cardinality(looked) = max_texts then looked[max_texts] else 0 end;
+  if turn <> (select last_value from incident_manager.event_text_turn) then
+    perform setval('incident_manager.event_text_turn', turn);
+  end if;
+end $$;
 
 -- Deletes incidents that were closed before an instant, with their alerts, comments and timeline; the oldest first, at
 -- most so many. For the tables' owner. What the event log holds of them stays until its retention. An incident that another

@@ -60,8 +60,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "INCIDENT_MANAGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Connections that requests and background work share; the listener has one more of its own
-    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    /// Connections to the database: three for the event log, the others for requests; the listener has one more of its own
+    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_connections: u32,
 
     /// Longest time that one SQL statement may take
@@ -156,6 +156,10 @@ pub struct ServeConfig {
     /// Largest body of a request, in bytes
     #[arg(long, env = "INCIDENT_MANAGER_MAX_BODY_BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1024..=1 << 30))]
     pub max_body_bytes: u64,
+
+    /// Fields of a GraphQL document, its fragments written out
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_SELECTIONS", default_value_t = 10_000, value_parser = at_least_one)]
+    pub max_selections: usize,
 
     /// How long a shutdown waits for requests that are under way
     #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]

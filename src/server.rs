@@ -17,7 +17,7 @@ pub use crate::graphql::sdl;
 use crate::http::{self, AllowedHosts, AppState, Readiness};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
-use crate::store::{InvalidUrl, MigrateError, Migrations, Store};
+use crate::store::{self, InvalidUrl, MigrateError, Migrations, Store};
 use crate::telemetry::{self, TelemetryError};
 
 /// Between two looks at a schema that is not up to date, or at a database that is away.
@@ -63,12 +63,13 @@ pub async fn run(
     });
     lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
 
-    let gateway = Gateway::new(store.clone(), clock.clone());
+    let gateway = Gateway::new(store.clone(), clock.clone(), config.max_selections);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,
         inbox: config.events.feed_events,
         side_by_side: SIDE_BY_SIDE,
+        waiting: usize::try_from(store::request_connections(&config.database) / 2).unwrap_or(1),
     };
     let live = Live::start(Arc::clone(&hub), gateway, &lifecycle, limits, config.events.heartbeat_interval);
     let app = http::router(AppState {

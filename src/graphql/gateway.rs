@@ -1,13 +1,13 @@
 //! What every transport executes by: the schema, with what a request needs in its data and every error in our shape.
 
 pub use async_graphql::parser::types::OperationType;
-use async_graphql::parser::types::{DocumentOperations, ExecutableDocument};
+use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition};
 use async_graphql::{Request, Response, ServerError, Value};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::error::{self, Code};
-use super::{IncidentSchema, schema};
+use super::{IncidentSchema, schema, size};
 use crate::auth::Viewer;
 use crate::clock::Clock;
 use crate::events::EventSlot;
@@ -18,11 +18,13 @@ use crate::store::Store;
 pub struct Gateway {
     schema: IncidentSchema,
     clock: Clock,
+    max_selections: usize,
 }
 
 impl Gateway {
-    pub fn new(store: Store, clock: Clock) -> Self {
-        Self { schema: schema(Some(store)), clock }
+    /// `max_selections`: fields and fragments of a document, its fragments written out.
+    pub fn new(store: Store, clock: Clock, max_selections: usize) -> Self {
+        Self { schema: schema(Some(store)), clock, max_selections }
     }
 
     /// An error response that no execution made.
@@ -35,13 +37,14 @@ impl Gateway {
     /// The type of the operation that a request names; `None` where its document cannot be read or has no such operation.
     pub fn operation_type(request: &mut Request) -> Option<OperationType> {
         let name = request.operation_name.clone();
-        request.parsed_query().ok().and_then(|document| operation_type(document, name.as_deref()))
+        let document = request.parsed_query().ok()?;
+        named_operation(document, name.as_deref()).map(|operation| operation.ty)
     }
 
     /// Opens a subscription's stream, fed through a slot. Nothing of who asks is in its data: many may share it.
     pub fn open_subscription(&self, mut request: Request, slot: EventSlot) -> BoxStream<'static, Response> {
-        if let Some(refused) = self.parse_error(&mut request) {
-            return futures::stream::iter([refused]).boxed();
+        if let Err(refused) = self.parse(&mut request) {
+            return futures::stream::iter([*refused]).boxed();
         }
         let clock = self.clock.clone();
         self.schema
@@ -52,8 +55,8 @@ impl Gateway {
 
     /// Executes a query or a mutation.
     pub async fn execute(&self, mut request: Request) -> Response {
-        if let Some(refused) = self.parse_error(&mut request) {
-            return refused;
+        if let Err(refused) = self.parse(&mut request) {
+            return *refused;
         }
         finish(self.schema.execute(self.prepare(request)).await, &self.clock)
     }
@@ -64,22 +67,31 @@ impl Gateway {
     }
 
     /// Parses once, here, so that an error of the syntax is told from one of the rules.
-    fn parse_error(&self, request: &mut Request) -> Option<Response> {
-        let mut failed = request.parsed_query().err()?;
-        error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
-        Some(Response::from_errors(vec![failed]))
+    /// A document that is too large with its fragments written out goes no further: the library's own checks would walk all
+    /// of it.
+    pub fn parse<'r>(&self, request: &'r mut Request) -> Result<&'r ExecutableDocument, Box<Response>> {
+        let document = request.parsed_query().map_err(|mut failed| {
+            error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
+            Box::new(Response::from_errors(vec![failed]))
+        })?;
+        if size::written_out(document) > self.max_selections {
+            let message =
+                format!("the document has more than {} fields, its fragments written out", self.max_selections);
+            return Err(Box::new(self.refusal(Code::GraphqlValidationFailed, message)));
+        }
+        Ok(document)
     }
 }
 
-/// The type of the operation that a request names; `None` where there is no such operation.
-fn operation_type(document: &ExecutableDocument, name: Option<&str>) -> Option<OperationType> {
+/// The operation that a request names; `None` where there is no such operation.
+pub fn named_operation<'d>(document: &'d ExecutableDocument, name: Option<&str>) -> Option<&'d OperationDefinition> {
     let operation = match (&document.operations, name) {
         (DocumentOperations::Single(operation), _) => Some(operation),
         (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name),
         (DocumentOperations::Multiple(operations), None) if operations.len() == 1 => operations.values().next(),
         (DocumentOperations::Multiple(_), None) => None,
     };
-    operation.map(|operation| operation.node.ty)
+    operation.map(|operation| &operation.node)
 }
 
 /// Whether a response says that nothing was executed, as of a document that breaks the rules.

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 
 use crate::domain::Filter;
 use crate::events::{Delivery, EventSlot};
-use crate::graphql::{Code, Gateway};
+use crate::graphql::Gateway;
 
 /// An open execution. It belongs to a task that nobody cancels: one that was cut in a run is of no more use, because the
 /// response of the cut run is still inside and would be taken for the next one's.
@@ -17,8 +17,17 @@ pub struct Execution {
     stream: BoxStream<'static, Response>,
     slot: EventSlot,
     busy: bool,
-    /// A run has had to wait for something, as a DataLoader: several side by side are worth it.
+    /// A run has had to wait for something, as a `DataLoader`: several side by side are worth it.
     pub awaited: bool,
+}
+
+/// Why there is no execution.
+#[derive(Debug)]
+pub enum NotOpened {
+    /// A request error.
+    Refused(Box<Response>),
+    /// The stream ended at once: the library saw no field at the root.
+    NoField,
 }
 
 /// The stream ended, or an earlier run of it was cut.
@@ -27,14 +36,12 @@ pub struct Broken;
 
 impl Execution {
     /// Parses, validates and runs the resolver, which says what it filters for. A request error is `Err`.
-    pub async fn open(gateway: &Gateway, request: Request) -> Result<(Self, Filter), Box<Response>> {
+    pub async fn open(gateway: &Gateway, request: Request) -> Result<(Self, Filter), NotOpened> {
         let slot = EventSlot::default();
         let mut stream = gateway.open_subscription(request, slot.clone());
         let filter = poll_fn(|context| match stream.poll_next_unpin(context) {
-            Poll::Ready(Some(response)) => Poll::Ready(Err(Box::new(response))),
-            Poll::Ready(None) => Poll::Ready(Err(Box::new(
-                gateway.refusal(Code::GraphqlValidationFailed, "the operation is no subscription"),
-            ))),
+            Poll::Ready(Some(response)) => Poll::Ready(Err(NotOpened::Refused(Box::new(response)))),
+            Poll::Ready(None) => Poll::Ready(Err(NotOpened::NoField)),
             Poll::Pending => slot.filter().map_or(Poll::Pending, |filter| Poll::Ready(Ok(filter))),
         })
         .await?;

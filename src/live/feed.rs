@@ -5,71 +5,56 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use async_graphql::{Request, Response, ServerError};
+use async_graphql::{Request, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::execution::Execution;
+use super::canonical::Canonical;
+use super::execution::{Execution, NotOpened};
 use super::payload::errors_json;
 use super::runner;
 use super::{Limits, Live};
 use crate::domain::{Cursor, Position};
 use crate::events::{Hub, Inbox};
 
-/// What makes two subscriptions the same.
+/// What makes two subscriptions the same; cheap to copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    query: Arc<str>,
-    operation_name: Option<Arc<str>>,
-    /// JSON, keys in order.
-    variables: Arc<str>,
-}
+pub struct Key(Arc<Canonical>);
 
 impl Key {
-    pub fn of(request: &Request) -> Self {
-        // a JSON object of serde_json has its keys in order
-        let variables = request.variables.clone().into_value().into_json().unwrap_or_default().to_string();
-        Self {
-            query: request.query.as_str().into(),
-            operation_name: request.operation_name.as_deref().map(Into::into),
-            variables: variables.into(),
-        }
+    pub fn new(canonical: Canonical) -> Self {
+        Self(Arc::new(canonical))
     }
 
-    /// The same subscription, to be executed once more.
+    /// The subscription, to be executed.
     pub fn request(&self) -> Request {
-        let mut request = Request::new(&*self.query);
-        if let Some(name) = &self.operation_name {
-            request = request.operation_name(&**name);
-        }
-        let variables = serde_json::from_str(&self.variables).unwrap_or_default();
-        request.variables(async_graphql::Variables::from_json(variables))
+        let variables = serde_json::from_str(&self.0.variables).unwrap_or_default();
+        Request::new(self.0.document.as_str()).variables(Variables::from_json(variables))
     }
 }
 
-/// A result and the position after it.
+/// The payload of a `next`, and the cursor of who has got it.
 #[derive(Debug, Clone)]
-pub struct Executed {
-    pub position: Position,
+pub struct Frame {
+    pub cursor: Cursor,
     pub payload: Bytes,
 }
 
 /// A HEARTBEAT, as long as no later one replaces it.
 #[derive(Debug, Clone)]
 pub struct Beat {
-    pub position: Position,
+    pub frame: Frame,
     /// Tells two at the same position apart.
     pub tick: u64,
-    pub payload: Bytes,
 }
 
 /// What a feed's subscribers share.
 pub struct State {
     /// Everything that matches above this and has been executed is in the ring.
     pub floor: Position,
-    pub ring: VecDeque<Executed>,
+    pub ring: VecDeque<Frame>,
     bytes: usize,
     pub beat: Option<Beat>,
     /// For each numbering of the log after the feed's first: the lowest position that it gave out anew.
@@ -94,8 +79,8 @@ pub struct Feed {
 
 impl Feed {
     /// Opens an execution, which says what is asked for, and begins at the hub's position. `None` while there is none.
-    pub async fn open(live: &Arc<Live>, key: Key, request: Request) -> Result<Option<Arc<Self>>, Box<Response>> {
-        let (execution, filter) = Execution::open(&live.gateway, request).await?;
+    pub async fn open(live: &Arc<Live>, key: Key) -> Result<Option<Arc<Self>>, NotOpened> {
+        let (execution, filter) = Execution::open(&live.gateway, key.request()).await?;
         let running = Arc::new(AtomicBool::new(false));
         let feed = Arc::new_cyclic(|feed: &Weak<Self>| {
             let (me, is_running, lifecycle) = (feed.clone(), Arc::clone(&running), live.lifecycle.clone());
@@ -160,7 +145,7 @@ impl Feed {
     pub fn is_usable(&self) -> bool {
         let head = self.hub.head().map(|head| head.position);
         let state = self.state.lock();
-        state.failed.is_none() && state.ring.back().is_none_or(|last| Some(last.position) <= head)
+        state.failed.is_none() && state.ring.back().is_none_or(|last| Some(last.cursor.position) <= head)
     }
 
     /// The runner has nothing more to do. False: something came meanwhile, and it goes on.
@@ -183,22 +168,21 @@ impl Feed {
     }
 
     /// Adds what has been executed, in order, and wakes the subscribers.
-    pub fn publish(&self, results: impl IntoIterator<Item = (Cursor, Option<u64>, Bytes)>) {
+    pub fn publish(&self, results: impl IntoIterator<Item = (Frame, Option<u64>)>) {
         let mut state = self.state.lock();
         state.active_at = Instant::now();
-        for (cursor, tick, payload) in results {
-            match tick {
-                Some(tick) => state.beat = Some(Beat { position: cursor.position, tick, payload }),
-                None => {
-                    state.bytes += payload.len();
-                    state.ring.push_back(Executed { position: cursor.position, payload });
-                }
+        for (frame, tick) in results {
+            if let Some(tick) = tick {
+                state.beat = Some(Beat { frame, tick });
+            } else {
+                state.bytes += frame.payload.len();
+                state.ring.push_back(frame);
             }
         }
         while state.ring.len() > self.limits.ring || (state.bytes > self.limits.ring_bytes && state.ring.len() > 1) {
             let Some(oldest) = state.ring.pop_front() else { break };
             state.bytes -= oldest.payload.len();
-            state.floor = state.floor.max(oldest.position);
+            state.floor = state.floor.max(oldest.cursor.position);
         }
         state.wake();
     }
@@ -215,7 +199,7 @@ impl Feed {
     /// Positions from `rewound_to` on have been given out anew.
     pub fn rewind(&self, rewound_to: Position) {
         let mut state = self.state.lock();
-        while state.ring.back().is_some_and(|last| last.position >= rewound_to) {
+        while state.ring.back().is_some_and(|last| last.cursor.position >= rewound_to) {
             let gone = state.ring.pop_back().map_or(0, |last| last.payload.len());
             state.bytes -= gone;
         }

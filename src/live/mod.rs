@@ -3,10 +3,12 @@
 //! A [`Feed`] is one distinct subscription. It holds what it has executed in a ring; its subscribers take from there by
 //! position, each when its socket can take more.
 
+mod canonical;
 mod execution;
 mod feed;
 mod heartbeat;
 mod payload;
+mod plan;
 mod runner;
 mod subscriber;
 
@@ -15,16 +17,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_graphql::{Request, Response};
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
+pub use feed::Frame;
 pub use payload::{errors_json, response_json};
-pub use subscriber::{Ended, Frame, Subscriber};
+pub use subscriber::{Ended, Subscriber};
 
 use crate::events::Hub;
 use crate::graphql::{Code, Gateway};
 use crate::lifecycle::Lifecycle;
+use execution::NotOpened;
 use feed::{Feed, Key};
 use heartbeat::Heartbeats;
+use plan::Plans;
 
 /// Bounds of a feed. Whatever is reached, nothing is lost in silence.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +42,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Events that may wait for a feed's execution.
     pub inbox: usize,
-    /// Executions side by side where a selection waits for something.
+    /// Executions of a feed side by side where its selection waits for the database.
     pub side_by_side: usize,
+    /// Executions of all feeds that wait for the database at a time, so that requests have connections too.
+    pub waiting: usize,
 }
 
 /// All feeds of this process.
@@ -45,8 +54,10 @@ pub struct Live {
     gateway: Gateway,
     lifecycle: Lifecycle,
     limits: Limits,
+    plans: Plans,
     feeds: Mutex<HashMap<Key, Weak<Feed>>>,
     heartbeats: Heartbeats,
+    waiting: Semaphore,
 }
 
 impl Live {
@@ -60,10 +71,12 @@ impl Live {
     ) -> Arc<Self> {
         let live = Arc::new(Self {
             heartbeats: Heartbeats::new(heartbeat_interval),
+            waiting: Semaphore::new(limits.waiting.max(limits.side_by_side)),
             hub,
             gateway,
             lifecycle: lifecycle.clone(),
             limits,
+            plans: Plans::default(),
             feeds: Mutex::default(),
         });
         lifecycle.spawn("heartbeats", heartbeat::run(Arc::clone(&live), lifecycle.soft().clone()));
@@ -82,10 +95,10 @@ impl Live {
 
     /// Subscribes, from now on. A request error is `Err`.
     pub async fn subscribe(self: &Arc<Self>, request: Request) -> Result<Subscriber, Box<Response>> {
-        let key = Key::of(&request);
+        let key = Key::new(self.plans.canonical(&self.gateway, request).await?);
         let feed = match self.find(&key) {
             Some(feed) => feed,
-            None => self.open(key, request).await?,
+            None => self.open(key).await?,
         };
         Ok(Subscriber::new(feed, &self.hub))
     }
@@ -95,11 +108,15 @@ impl Live {
         feed.is_usable().then_some(feed)
     }
 
-    async fn open(self: &Arc<Self>, key: Key, request: Request) -> Result<Arc<Feed>, Box<Response>> {
-        let opened = Feed::open(self, key.clone(), request).await?;
-        let Some(feed) = opened else {
-            let message = "the event log cannot be read yet";
-            return Err(Box::new(self.gateway.refusal(Code::DatabaseUnavailable, message)));
+    async fn open(self: &Arc<Self>, key: Key) -> Result<Arc<Feed>, Box<Response>> {
+        let refuse = |code, message: &str| Box::new(self.gateway.refusal(code, message));
+        let feed = match Feed::open(self, key.clone()).await {
+            Ok(Some(feed)) => feed,
+            Ok(None) => return Err(refuse(Code::DatabaseUnavailable, "the event log cannot be read yet")),
+            Err(NotOpened::Refused(response)) => return Err(response),
+            Err(NotOpened::NoField) => {
+                return Err(refuse(Code::GraphqlValidationFailed, "a subscription has one root field"));
+            }
         };
         let mut feeds = self.feeds.lock();
         // somebody may have been faster; ours is dropped after the lock
@@ -111,6 +128,17 @@ impl Live {
         drop(feeds);
         self.heartbeats.add(&feed);
         Ok(feed)
+    }
+
+    /// The payload of the `error` that tells a subscriber why it has ended.
+    pub fn errors_of(&self, ended: Ended) -> Bytes {
+        match ended {
+            Ended::Failed(errors) => errors,
+            Ended::Expired => {
+                let message = "the subscriber fell behind what is held for it; ask for the state and subscribe anew";
+                errors_json(&self.gateway.refusal(Code::CursorExpired, message).errors)
+            }
+        }
     }
 
     /// Forgets a feed that has ended.

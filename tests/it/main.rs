@@ -3,11 +3,15 @@
 mod alert_races;
 mod alert_rules;
 mod embedded;
+mod filters;
 mod limits;
+mod log_events;
+mod log_sequencer;
 mod privileges;
 mod schema;
 mod settings;
 mod state_machine;
+mod stream;
 mod subscriptions;
 mod support;
 mod watch;
