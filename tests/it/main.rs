@@ -1,10 +1,13 @@
 //! Black box: real sockets, a real PostgreSQL.
 
+mod alert_races;
+mod alert_rules;
 mod embedded;
 mod filters;
 mod limits;
 mod log_events;
 mod log_sequencer;
+mod privileges;
 mod schema;
 mod settings;
 mod state_machine;

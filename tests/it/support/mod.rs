@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod log;
+pub mod roles;
 pub mod service;
 pub mod socket;
 
