@@ -4,6 +4,7 @@ mod embedded;
 mod log_doorbell;
 mod log_epochs;
 mod log_events;
+mod log_maintenance;
 mod log_sequencer;
 mod log_writers;
 mod schema;
