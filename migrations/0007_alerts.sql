@@ -16,9 +16,10 @@ begin atomic
     || octet_length(title) || ':' || title || ',' || octet_length(labels::text) || ':' || labels::text || ',', 'UTF8')), 'hex');
 end;
 
--- Whoever decides on alerts of one source and fingerprint, or of one source and external id, does so alone. The keys are
--- hashed to 1,024 locks, so that a large batch does not fill the server's table of locks, and taken in order, so that two
--- batches do not wait for each other.
+-- Batches decide on alerts of one source and fingerprint, or of one source and external id, one after the other. The keys
+-- are hashed to 1,024 locks, so that a large batch does not fill the server's table of locks, and taken in order, so that
+-- two batches do not wait for each other. A direct writer's rows come one by one, in any order, in a transaction that may
+-- stay open, so they take none of these: what they need are the locks on the rows that they find.
 create function incident_manager.alert_lock(alerts incident_manager.alert[]) returns void
 language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
 as $$
@@ -36,6 +37,23 @@ begin
   end loop;
 end $$;
 
+-- Whether an alert keeps the table's limits on what an incident would take over from it. One that does not is left to the
+-- table, whose constraints name the column that is at fault.
+create function incident_manager.alert_fits(a incident_manager.alert) returns boolean
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    length(a.source) between 1 and 200 and length(a.title) between 1 and 500 and octet_length(a.description) <= 65536
+    and length(a.fingerprint) between 1 and 200 and (a.external_id is null or length(a.external_id) between 1 and 500)
+    and a.severity in ('P0', 'P1', 'P2', 'P3', 'P4')
+    and a.alert_type in ('INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE',
+                         'COST', 'MODEL_DRIFT', 'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN')
+    and (a.labels = '{}' or (incident_manager.is_string_map(a.labels) and octet_length(a.labels::text) <= 16384))
+    and (a.affected_services = '{}' or
+         (octet_length(array_to_json(a.affected_services)::text) <= 16384 and array_ndims(a.affected_services) = 1
+          and array_position(a.affected_services, null) is null)), false)
+$$;
+
 -- Decides on firing alerts: for each, by its ordinal, its incident and status. Repeats of an external id that fires already,
 -- here or in the table, are IGNORED: they name the incident of the one that fires, and change nothing.
 create function incident_manager.alerts_fire(alerts incident_manager.alert[])
@@ -43,20 +61,28 @@ returns table (ordinal bigint, incident_id uuid, status text)
 language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
 as $$
 declare
+  repeats bigint[];
+  repeated uuid[];
   opened uuid[] := '{}';
   found record;
 begin
-  -- Once, as a rule. Again where a writer who does not come by this way has made, resolved or closed an incident meanwhile,
-  -- which a new statement sees.
+  -- What fires already is locked, so that who wants to end it waits. What somebody is ending now counts as over: to wait
+  -- for that one, who may be waiting for an incident that is locked here, would be a deadlock.
+  select array_agg(a.ordinality), array_agg(twin.incident_id) into repeats, repeated
+  from unnest(alerts) with ordinality a
+  cross join lateral (select t.incident_id from incident_manager.alert t
+                      where t.source = a.source and t.external_id = a.external_id and t.firing
+                      limit 1 for share skip locked) twin;
+
+  -- Once, as a rule. Again where another writer has made, resolved or closed an incident meanwhile, which a new statement
+  -- sees.
   loop
     with a as (
       select n.*, row_number() over (partition by n.source, n.external_id order by n.ordinality) as repeat
       from unnest(alerts) with ordinality n),
     wanted as (
       select distinct on (a.source, a.fingerprint) a.* from a
-      where (a.external_id is null or a.repeat = 1)
-        and not exists (select 1 from incident_manager.alert t
-                        where t.source = a.source and t.external_id = a.external_id and t.firing)
+      where (a.external_id is null or a.repeat = 1) and a.ordinality <> all(coalesce(repeats, '{}'))
       order by a.source, a.fingerprint, a.ordinality),
     joined as (
       select i.id, i.source, i.fingerprint from incident_manager.incident i
@@ -83,25 +109,33 @@ begin
     with a as (
       select n.*, row_number() over (partition by n.source, n.external_id order by n.ordinality) as repeat
       from unnest(alerts) with ordinality n),
-    twin as (
-      select distinct on (a.ordinality) a.ordinality, t.incident_id as named
-      from a join incident_manager.alert t on t.source = a.source and t.external_id = a.external_id and t.firing
-      order by a.ordinality, t.received_at, t.id),
     own as (
       select a.*, i.id as active, row_number() over (partition by i.id order by a.ordinality) as turn
       from a join incident_manager.incident i
         on i.source = a.source and i.fingerprint = a.fingerprint and i.state not in ('RESOLVED', 'CLOSED')
-      where (a.external_id is null or a.repeat = 1)
-        and not exists (select 1 from twin where twin.ordinality = a.ordinality))
+      where (a.external_id is null or a.repeat = 1) and a.ordinality <> all(coalesce(repeats, '{}'))),
+    -- repeats too: what came while the incident that was joined was waited for
+    late as (
+      select own.ordinality, twin.incident_id as named
+      from own
+      cross join lateral (select t.incident_id from incident_manager.alert t
+                          where t.source = own.source and t.external_id = own.external_id and t.firing
+                          limit 1 for share skip locked) twin
+      where own.active <> all(opened)),
+    twin as (
+      select * from unnest(repeats, repeated) early(ordinality, named)
+      union all
+      select * from late)
     select a.ordinality,
-           coalesce(twin.named, own.active, first.active),
-           case when own.active is null then 'IGNORED'
+           coalesce(twin.named, own.active, first_twin.named, first.active),
+           case when twin.ordinality is not null or own.active is null then 'IGNORED'
                 when own.turn = 1 and own.active = any(opened) then 'CREATED'
                 else 'DEDUPLICATED' end
     from a
     left join twin on twin.ordinality = a.ordinality
     left join own on own.ordinality = a.ordinality
     left join own first on first.source = a.source and first.external_id = a.external_id
+    left join twin first_twin on first_twin.ordinality = first.ordinality
     order by a.ordinality;
 end $$;
 
@@ -126,13 +160,21 @@ begin
         on t.source = a.source and t.fingerprint = a.fingerprint and t.firing
         where a.external_id is null) hit
     order by hit.id, hit.ordinality),
+  -- in one order, lest two that end the same wait for each other
+  locked as (
+    select t.id, over.ordinality from incident_manager.alert t join over on over.id = t.id
+    where t.firing order by t.id for no key update of t),
   marked as (
-    update incident_manager.alert t set firing = false from over
-    where t.id = over.id and t.firing
-    returning over.ordinality, t.incident_id as named)
+    update incident_manager.alert t set firing = false from locked
+    where t.id = locked.id
+    returning locked.ordinality, t.incident_id as named)
   select array_agg(m.ordinality), array_agg(m.named) into enders, ended from marked m where m.named is not null;
 
   if enders is not null then
+    -- what has joined since the transaction's snapshot was taken would not be seen to fire
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+      raise exception 'an alert that ends another needs a READ COMMITTED transaction' using errcode = 'invalid_transaction_state';
+    end if;
     -- who joins one of them holds its row, and is waited for; the next statement sees what came of it
     perform 1 from incident_manager.incident i
       where i.id = any(ended) and i.opened_by_alert and i.state not in ('RESOLVED', 'CLOSED')
@@ -190,8 +232,22 @@ begin
   if total = 0 then
     return;
   end if;
+  insert into incident_manager.alert
+    select a.* from unnest(alerts) a where not incident_manager.alert_fits(a) limit 1;    -- is refused, by a constraint
   select array_agg(a.firing order by a.ordinality) into turns from unnest(alerts) with ordinality a;
   perform incident_manager.alert_lock(alerts);
+  -- alerts before incidents, as a single row does, and in one order, whatever the order of the runs
+  if true = any(turns) and false = any(turns) then
+    perform 1 from incident_manager.alert t
+      where t.firing and t.id in (
+        select f.id from unnest(alerts) a join incident_manager.alert f
+          on f.source = a.source and f.external_id = a.external_id and f.firing
+        union all
+        select f.id from unnest(alerts) a join incident_manager.alert f
+          on f.source = a.source and f.fingerprint = a.fingerprint and f.firing
+          where not a.firing and a.external_id is null)
+      order by t.id for no key update;
+  end if;
   -- runs of alerts that all fire, or all end something, are decided together
   while first <= total loop
     past := first + 1;
@@ -234,7 +290,9 @@ begin
   new.fingerprint := coalesce(new.fingerprint,
     incident_manager.alert_fingerprint(new.source, new.alert_type, new.title, new.labels));
   new.received_at := clock_timestamp();
-  perform incident_manager.alert_lock(array[new]);
+  if not incident_manager.alert_fits(new) then
+    return new;    -- to be refused, by a constraint
+  end if;
   if new.firing then
     select d.* into decided from incident_manager.alerts_fire(array[new]) d;
   else
@@ -249,5 +307,6 @@ create trigger zz_alert_decide before insert on incident_manager.alert for each 
   when (new.status is null) execute function incident_manager.alert_decide();
 
 revoke all on function incident_manager.alert_fingerprint(text, text, text, jsonb), incident_manager.alert_lock(incident_manager.alert[]),
-  incident_manager.alerts_fire(incident_manager.alert[]), incident_manager.alerts_end(incident_manager.alert[]),
+  incident_manager.alert_fits(incident_manager.alert), incident_manager.alerts_fire(incident_manager.alert[]),
+  incident_manager.alerts_end(incident_manager.alert[]),
   incident_manager.submit_alerts(jsonb), incident_manager.alert_decide() from public;

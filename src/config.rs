@@ -60,8 +60,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "INCIDENT_MANAGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Connections that requests and background work share; the listener has one more of its own
-    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    /// Connections to the database: three for the event log, the others for requests; the listener has one more of its own
+    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_connections: u32,
 
     /// Longest time that one SQL statement may take
@@ -150,9 +150,16 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub events: EventsConfig,
 
+    #[command(flatten)]
+    pub session: SessionConfig,
+
     /// Largest body of a request, in bytes
     #[arg(long, env = "INCIDENT_MANAGER_MAX_BODY_BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1024..=1 << 30))]
     pub max_body_bytes: u64,
+
+    /// Fields of a GraphQL document, its fragments written out
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_SELECTIONS", default_value_t = 10_000, value_parser = at_least_one)]
+    pub max_selections: usize,
 
     /// How long a shutdown waits for requests that are under way
     #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
@@ -191,6 +198,46 @@ pub struct EventsConfig {
     /// Bytes of the log's tail that are held in memory
     #[arg(long, env = "INCIDENT_MANAGER_TAIL_BYTES", default_value_t = 128 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
     pub tail_bytes: u64,
+
+    /// Results that one distinct subscription keeps for its subscribers
+    #[arg(long, env = "INCIDENT_MANAGER_FEED_EVENTS", default_value_t = 4096, value_parser = at_least_one)]
+    pub feed_events: usize,
+
+    /// Bytes of results that one distinct subscription keeps for its subscribers
+    #[arg(long, env = "INCIDENT_MANAGER_FEED_BYTES", default_value_t = 1 << 20, value_parser = at_least_one)]
+    pub feed_bytes: usize,
+}
+
+/// Settings of a WebSocket's session.
+#[derive(Debug, Clone, Args)]
+pub struct SessionConfig {
+    /// How long a client may take to send `connection_init`
+    #[arg(long, env = "INCIDENT_MANAGER_INIT_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub init_timeout: Duration,
+
+    /// Between two pings of a client; one from which nothing came in between is gone
+    #[arg(long, env = "INCIDENT_MANAGER_PING_INTERVAL", default_value = "25s", value_parser = duration)]
+    pub ping_interval: Duration,
+
+    /// How long a client may read nothing of what is sent to it
+    #[arg(long, env = "INCIDENT_MANAGER_WRITE_TIMEOUT", default_value = "1m", value_parser = duration)]
+    pub write_timeout: Duration,
+
+    /// Operations that one connection may have open
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_OPERATIONS", default_value_t = 100, value_parser = at_least_one)]
+    pub max_operations: usize,
+
+    /// Largest message of a client, in bytes
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_MESSAGE_BYTES", default_value_t = 256 << 10, value_parser = at_least_one)]
+    pub max_message_bytes: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("must be a whole number".to_owned()),
+    }
 }
 
 /// Parses `250ms`, `15s`, `7d`; zero is refused, because no setting of ours means anything by it.

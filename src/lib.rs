@@ -13,6 +13,7 @@
 //! - [`auth`]: who asks
 //! - [`events`]: the event log, in order, in memory
 //! - [`graphql`]: the schema and what answers it
+//! - [`live`]: one execution of an event, however many watch
 //! - [`http`]: what the service speaks
 //! - [`server`]: everything put together
 //! - [`cli`]: the subcommands
@@ -27,6 +28,7 @@ pub mod events;
 pub mod graphql;
 pub mod http;
 pub mod lifecycle;
+pub mod live;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -16,11 +16,15 @@ use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{self, AllowedHosts, AppState, Readiness};
 use crate::lifecycle::{Lifecycle, LifecycleError};
-use crate::store::{InvalidUrl, MigrateError, Migrations, Store};
+use crate::live::{self, Live};
+use crate::store::{self, InvalidUrl, MigrateError, Migrations, Store};
 use crate::telemetry::{self, TelemetryError};
 
 /// Between two looks at a schema that is not up to date, or at a database that is away.
 const SCHEMA_POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Executions of a feed side by side, where its selection waits for the database: so many connections it may keep busy.
+const SIDE_BY_SIDE: usize = 4;
 
 /// Why the service did not serve, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +63,18 @@ pub async fn run(
     });
     lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
 
-    let gateway = Gateway::new(store.clone(), Arc::clone(&hub), clock.clone(), config.events.heartbeat_interval);
+    let gateway = Gateway::new(store.clone(), clock.clone(), config.max_selections);
+    let limits = live::Limits {
+        ring: config.events.feed_events,
+        ring_bytes: config.events.feed_bytes,
+        inbox: config.events.feed_events,
+        side_by_side: SIDE_BY_SIDE,
+        waiting: usize::try_from(store::request_connections(&config.database) / 2).unwrap_or(1),
+    };
+    let live = Live::start(Arc::clone(&hub), gateway, &lifecycle, limits, config.events.heartbeat_interval);
     let app = http::router(AppState {
-        gateway,
+        live,
+        session: config.session.clone(),
         readiness: Arc::new(Readiness::new(migrated, lifecycle.soft().clone(), hub)),
         metrics,
         clock,

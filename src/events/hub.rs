@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::inbox::Inbox;
+use super::index::Index;
 use crate::domain::{Cursor, Event, Position};
 use crate::store::LogHead;
 use crate::telemetry::metric;
@@ -48,7 +50,10 @@ impl Place {
 pub struct Hub {
     bounds: TailBounds,
     tail: RwLock<Tail>,
-    /// Wakes readers: the head after the last change of any kind.
+    /// Held while events are put into inboxes and while an inbox is registered, so that nothing falls between the position
+    /// at which a feed begins and what its inbox gets.
+    index: Mutex<Index>,
+    /// The head up to which every inbox has got what it should: what "now" is to a new subscriber. Wakes readers: the head after the last change of any kind.
     head: watch::Sender<Option<Cursor>>,
     /// When the database last said that nothing is after the head.
     confirmed: RwLock<Option<Instant>>,
@@ -67,7 +72,13 @@ struct Tail {
 
 impl Hub {
     pub fn new(bounds: TailBounds) -> Self {
-        Self { bounds, tail: RwLock::default(), head: watch::Sender::new(None), confirmed: RwLock::new(None) }
+        Self {
+            bounds,
+            tail: RwLock::default(),
+            index: Mutex::default(),
+            head: watch::Sender::new(None),
+            confirmed: RwLock::new(None),
+        }
     }
 
     /// The head of what is held; `None` until the log has been read for the first time.
@@ -116,14 +127,15 @@ impl Hub {
     }
 
     /// Appends a page; its first event is the one after the head.
-    pub(super) fn append(&self, events: Vec<Arc<Event>>) {
+    pub(super) fn append(&self, events: &[Arc<Event>]) {
         let Some(last) = events.last() else { return };
         let cursor = last.cursor();
+        let index = self.index.lock();
         {
             let mut tail = self.tail.write();
             for event in events {
                 tail.bytes += event.size();
-                tail.events.push_back(event);
+                tail.events.push_back(Arc::clone(event));
             }
             while tail.events.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
                 let Some(event) = tail.events.pop_front() else { break };
@@ -132,7 +144,23 @@ impl Hub {
             }
             tail.head = Some(cursor);
         }
+        for event in events {
+            index.dispatch(event);
+        }
         self.publish(cursor);
+    }
+
+    /// Registers a feed's inbox; it gets every event after the cursor that is returned. `None` until the log has been read.
+    pub fn register(&self, inbox: &Arc<Inbox>) -> Option<Cursor> {
+        let mut index = self.index.lock();
+        let now = self.head()?;
+        index.insert(inbox);
+        Some(now)
+    }
+
+    /// The counterpart of [`Hub::register`].
+    pub fn unregister(&self, inbox: &Arc<Inbox>) {
+        self.index.lock().remove(inbox);
     }
 
     /// The last position that stays when those from `rewound_to` on have been given out anew.
@@ -144,6 +172,8 @@ impl Hub {
     /// Goes on in a new numbering, in which the positions from `rewound_to` on have been given out anew. `head` is the
     /// place from which the log is read on: see [`Hub::kept_below`].
     pub(super) fn rewind(&self, rewound_to: Position, head: Cursor) {
+        let index = self.index.lock();
+        index.rewind(rewound_to);
         {
             let mut tail = self.tail.write();
             while tail.events.back().is_some_and(|event| event.position >= rewound_to) {
@@ -228,7 +258,7 @@ mod tests {
     fn a_reader_takes_what_is_after_its_place() {
         let hub = hub(10, 5);
         let mut place = hub.now().unwrap();
-        hub.append((6..=9).map(event).collect());
+        hub.append(&(6..=9).map(event).collect::<Vec<_>>());
         assert_eq!(positions(&hub.after(&mut place, 2).unwrap()), [6, 7]);
         place.advance(Position(7));
         assert_eq!(positions(&hub.after(&mut place, 9).unwrap()), [8, 9]);
@@ -240,9 +270,9 @@ mod tests {
     fn a_reader_that_falls_off_the_tail_is_told() {
         let hub = hub(3, 0);
         let mut place = hub.now().unwrap();
-        hub.append((1..=3).map(event).collect());
+        hub.append(&(1..=3).map(event).collect::<Vec<_>>());
         assert_eq!(hub.after(&mut place, 9).unwrap().len(), 3);
-        hub.append(vec![event(4)]);
+        hub.append(&[event(4)]);
         assert_eq!(hub.after(&mut place, 9).err(), Some(Expired));
     }
 
@@ -251,36 +281,36 @@ mod tests {
         let hub = Hub::new(TailBounds { events: usize::MAX, bytes: event(1).size() * 2 });
         hub.begin(LogHead { epoch: EPOCH, position: Position(0), logged_at: Timestamp::UNIX_EPOCH, rewound_to: None });
         let mut before_1 = hub.now().unwrap();
-        hub.append((1..=3).map(event).collect());
+        hub.append(&(1..=3).map(event).collect::<Vec<_>>());
         assert_eq!(hub.after(&mut before_1, 9).err(), Some(Expired));
     }
 
     #[test]
     fn who_saw_positions_that_were_given_out_anew_is_told_and_nobody_else() {
         let hub = hub(10, 0);
-        hub.append((1..=5).map(event).collect());
+        hub.append(&(1..=5).map(event).collect::<Vec<_>>());
         let mut saw_3 = hub.now().unwrap();
         saw_3.position = Position(3);
         let mut saw_5 = hub.now().unwrap();
         assert_eq!(hub.kept_below(Position(4)), Position(3));
         hub.rewind(Position(4), cursor(3));
         assert_eq!(hub.after(&mut saw_5, 9).err(), Some(Expired));
-        hub.append((4..=6).map(event).collect());
+        hub.append(&(4..=6).map(event).collect::<Vec<_>>());
         assert_eq!(hub.after(&mut saw_5, 9).err(), Some(Expired), "the new 6 is not what came after the old 5");
         assert_eq!(positions(&hub.after(&mut saw_3, 9).unwrap()), [4, 5, 6]);
         saw_3.advance(Position(6));
-        hub.append(vec![event(7)]);
+        hub.append(&[event(7)]);
         assert_eq!(positions(&hub.after(&mut saw_3, 9).unwrap()), [7], "it has gone on to the new numbering");
     }
 
     #[test]
     fn a_new_epoch_that_lost_nothing_expires_nobody() {
         let hub = hub(10, 0);
-        hub.append((1..=5).map(event).collect());
+        hub.append(&(1..=5).map(event).collect::<Vec<_>>());
         let mut place = hub.now().unwrap();
         assert_eq!(hub.kept_below(Position(6)), Position(5));
         hub.rewind(Position(6), cursor(5));
-        hub.append(vec![event(6)]);
+        hub.append(&[event(6)]);
         assert_eq!(positions(&hub.after(&mut place, 9).unwrap()), [6]);
     }
 }

@@ -1,19 +1,22 @@
 //! The event log, in order, in memory: the sequencer gives positions out, the listener reads them, the hub holds the
 //! tail, and a subscription's resolver opens its stream here.
 
+mod doorbell;
 mod hub;
+mod inbox;
+mod index;
 mod listener;
 mod maintenance;
 mod sequencer;
-mod subscription;
+mod slot;
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use hub::{Expired, Hub, TailBounds};
-pub use subscription::{Delivery, EventStream, SecondRootField, Source};
+pub use inbox::{Inbox, Item};
+pub use slot::{Deliveries, Delivery, EventSlot, SecondRootField};
 
 use crate::config::EventsConfig;
 use crate::lifecycle::Lifecycle;
@@ -27,7 +30,7 @@ pub fn start(store: &Store, config: &EventsConfig, lifecycle: &Lifecycle, migrat
         events: usize::try_from(config.tail_events).unwrap_or(usize::MAX),
         bytes: usize::try_from(config.tail_bytes).unwrap_or(usize::MAX),
     }));
-    let doorbell = Arc::new(Notify::new());
+    let doorbell = Arc::new(doorbell::Doorbell::default());
     let listener = listener::Listener::new(store.clone(), Arc::clone(&hub), Arc::clone(&doorbell));
     spawn_when(migrated, lifecycle, "listener", listener.run());
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::scalar;
 use crate::clock::Clock;
 use crate::domain::{InvalidInput, PageError};
-use crate::events::{Expired, SecondRootField};
+use crate::events::SecondRootField;
 use crate::store::StoreError;
 
 /// What went wrong, for programs.
@@ -20,6 +20,7 @@ pub enum Code {
     GraphqlValidationFailed,
     BadUserInput,
     Forbidden,
+    RateLimitExceeded,
     NotFound,
     Conflict,
     InvalidStateTransition,
@@ -36,6 +37,7 @@ impl Code {
             Self::GraphqlValidationFailed => "GRAPHQL_VALIDATION_FAILED",
             Self::BadUserInput => "BAD_USER_INPUT",
             Self::Forbidden => "FORBIDDEN",
+            Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
             Self::NotFound => "NOT_FOUND",
             Self::Conflict => "CONFLICT",
             Self::InvalidStateTransition => "INVALID_STATE_TRANSITION",
@@ -90,8 +92,6 @@ pub(super) fn finish(failed: &mut ServerError, clock: &Clock, library: Code) {
         Code::BadUserInput
     } else if failed.source::<NotFound>().is_some() {
         Code::NotFound
-    } else if failed.source::<Expired>().is_some() {
-        Code::CursorExpired
     } else if failed.source::<SecondRootField>().is_some() {
         Code::GraphqlValidationFailed
     } else if failed.source::<Internal>().is_some() {

@@ -1,32 +1,30 @@
 //! What every transport executes by: the schema, with what a request needs in its data and every error in our shape.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationType};
-use async_graphql::{Data, Executor, Request, Response, ServerError};
+pub use async_graphql::parser::types::OperationType;
+use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition};
+use async_graphql::{Request, Response, ServerError, Value};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::error::{self, Code};
-use super::{IncidentSchema, schema};
+use super::{IncidentSchema, schema, size};
 use crate::auth::Viewer;
 use crate::clock::Clock;
-use crate::events::{Hub, Source};
+use crate::events::EventSlot;
 use crate::store::Store;
 
 /// Executes operations.
 #[derive(Clone)]
 pub struct Gateway {
     schema: IncidentSchema,
-    hub: Arc<Hub>,
     clock: Clock,
-    heartbeat_interval: Duration,
+    max_selections: usize,
 }
 
 impl Gateway {
-    pub fn new(store: Store, hub: Arc<Hub>, clock: Clock, heartbeat_interval: Duration) -> Self {
-        Self { schema: schema(Some(store)), hub, clock, heartbeat_interval }
+    /// `max_selections`: fields and fragments of a document, its fragments written out.
+    pub fn new(store: Store, clock: Clock, max_selections: usize) -> Self {
+        Self { schema: schema(Some(store)), clock, max_selections }
     }
 
     /// An error response that no execution made.
@@ -36,39 +34,71 @@ impl Gateway {
         Response::from_errors(vec![failed])
     }
 
-    /// Whether a request names a mutation, which a safe method must not carry (RFC 9110, section 9.2.1).
-    pub fn is_mutation(request: &mut Request) -> bool {
+    /// The type of the operation that a request names; `None` where its document cannot be read or has no such operation.
+    pub fn operation_type(request: &mut Request) -> Option<OperationType> {
         let name = request.operation_name.clone();
-        request
-            .parsed_query()
-            .is_ok_and(|document| operation_type(document, name.as_deref()) == Some(OperationType::Mutation))
+        let document = request.parsed_query().ok()?;
+        named_operation(document, name.as_deref()).map(|operation| operation.ty)
+    }
+
+    /// Opens a subscription's stream, fed through a slot. Nothing of who asks is in its data: many may share it.
+    pub fn open_subscription(&self, mut request: Request, slot: EventSlot) -> BoxStream<'static, Response> {
+        if let Err(refused) = self.parse(&mut request) {
+            return futures::stream::iter([*refused]).boxed();
+        }
+        let clock = self.clock.clone();
+        self.schema
+            .execute_stream(request.data(self.clock.clone()).data(slot))
+            .map(move |response| finish(response, &clock))
+            .boxed()
+    }
+
+    /// Executes a query or a mutation.
+    pub async fn execute(&self, mut request: Request) -> Response {
+        if let Err(refused) = self.parse(&mut request) {
+            return *refused;
+        }
+        finish(self.schema.execute(self.prepare(request)).await, &self.clock)
     }
 
     /// Data of one operation; whoever asks is anonymous while authentication is off.
     fn prepare(&self, request: Request) -> Request {
-        request
-            .data(Viewer::anonymous())
-            .data(self.clock.clone())
-            .data(Source::new(Arc::clone(&self.hub), self.heartbeat_interval))
+        request.data(Viewer::anonymous()).data(self.clock.clone())
     }
 
     /// Parses once, here, so that an error of the syntax is told from one of the rules.
-    fn parse_error(&self, request: &mut Request) -> Option<Response> {
-        let mut failed = request.parsed_query().err()?;
-        error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
-        Some(Response::from_errors(vec![failed]))
+    /// A document that is too large with its fragments written out goes no further: the library's own checks would walk all
+    /// of it.
+    pub fn parse<'r>(&self, request: &'r mut Request) -> Result<&'r ExecutableDocument, Box<Response>> {
+        let document = request.parsed_query().map_err(|mut failed| {
+            error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
+            Box::new(Response::from_errors(vec![failed]))
+        })?;
+        if size::written_out(document) > self.max_selections {
+            let message =
+                format!("the document has more than {} fields, its fragments written out", self.max_selections);
+            return Err(Box::new(self.refusal(Code::GraphqlValidationFailed, message)));
+        }
+        Ok(document)
     }
 }
 
-/// The type of the operation that a request names; `None` where there is no such operation.
-fn operation_type(document: &ExecutableDocument, name: Option<&str>) -> Option<OperationType> {
+/// The operation that a request names; `None` where there is no such operation.
+pub fn named_operation<'d>(document: &'d ExecutableDocument, name: Option<&str>) -> Option<&'d OperationDefinition> {
     let operation = match (&document.operations, name) {
         (DocumentOperations::Single(operation), _) => Some(operation),
         (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name),
         (DocumentOperations::Multiple(operations), None) if operations.len() == 1 => operations.values().next(),
         (DocumentOperations::Multiple(_), None) => None,
     };
-    operation.map(|operation| operation.node.ty)
+    operation.map(|operation| &operation.node)
+}
+
+/// Whether a response says that nothing was executed, as of a document that breaks the rules.
+pub fn is_request_error(response: &Response) -> bool {
+    response.data == Value::Null
+        && !response.errors.is_empty()
+        && response.errors.iter().all(|error| error.path.is_empty())
 }
 
 /// Gives each error its code: one of the library's with a path comes from coercing an argument, one without from the
@@ -79,24 +109,4 @@ fn finish(mut response: Response, clock: &Clock) -> Response {
         error::finish(failed, clock, library);
     }
     response
-}
-
-impl Executor for Gateway {
-    async fn execute(&self, mut request: Request) -> Response {
-        if let Some(refused) = self.parse_error(&mut request) {
-            return refused;
-        }
-        finish(self.schema.execute(self.prepare(request)).await, &self.clock)
-    }
-
-    fn execute_stream(&self, mut request: Request, session: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        if let Some(refused) = self.parse_error(&mut request) {
-            return futures::stream::iter([refused]).boxed();
-        }
-        let clock = self.clock.clone();
-        self.schema
-            .execute_stream_with_session_data(self.prepare(request), session.unwrap_or_default())
-            .map(move |response| finish(response, &clock))
-            .boxed()
-    }
 }

@@ -10,12 +10,13 @@ mod input;
 mod mutation;
 mod query;
 mod scalar;
+mod size;
 mod subscription;
 
 use async_graphql::Schema;
 
 pub use error::Code;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, OperationType, is_request_error, named_operation};
 pub use scalar::print as print_instant;
 
 use crate::store::Store;

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::domain::{
     Change, Cursor, Event, Filter, IncidentChange, IncidentId, IncidentState, Severity, Timestamp, UpdateType,
 };
-use crate::events::{Delivery, Source};
+use crate::events::{Delivery, EventSlot};
 
 /// Of lists that filter, null is no filter and [] matches nothing. Fields of the changed object itself are as the change left
 /// them; what hangs on it (alerts, comments, an alert's incident) is as it is when the result is made.
@@ -32,8 +32,7 @@ fn open<T>(
     filter: Filter,
     view: impl Fn(Delivery) -> Result<T> + Send,
 ) -> Result<impl Stream<Item = Result<T>>> {
-    let deliveries = context.data::<Source>()?.open(filter)?;
-    Ok(deliveries.map(move |delivery| view(delivery?)))
+    Ok(context.data::<EventSlot>()?.open(filter)?.map(view))
 }
 
 /// The incident of a delivery to a subscription that gets incidents only.

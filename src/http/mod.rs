@@ -1,11 +1,13 @@
 //! What the service speaks: GraphQL over HTTP and WebSocket, health, metrics.
 
+mod accept;
 mod graphql;
 mod guard;
 mod health;
 mod observe;
 mod problem;
-mod websocket;
+mod session;
+mod sse;
 
 use std::sync::Arc;
 
@@ -20,15 +22,18 @@ pub use guard::AllowedHosts;
 pub use health::Readiness;
 
 use crate::clock::Clock;
-use crate::graphql::{Code, Gateway};
+use crate::config::SessionConfig;
+use crate::graphql::Code;
 use crate::lifecycle::Lifecycle;
+use crate::live::Live;
 use crate::telemetry::Metrics;
 use problem::Problem;
 
 /// What handlers need.
 #[derive(Clone)]
 pub struct AppState {
-    pub gateway: Gateway,
+    pub live: Arc<Live>,
+    pub session: SessionConfig,
     pub readiness: Arc<Readiness>,
     pub metrics: Metrics,
     pub clock: Clock,
@@ -42,7 +47,8 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/graphql", get(graphql::get).post(graphql::post))
-        .route("/graphql/ws", get(websocket::upgrade))
+        .route("/graphql/ws", get(session::upgrade))
+        .route("/graphql/stream", get(sse::get).post(sse::post))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

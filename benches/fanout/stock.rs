@@ -1,0 +1,104 @@
+//! The comparison: the same schema and events, served by the stock `async_graphql_axum::GraphQLSubscription`, which executes
+//! every event once for each subscriber.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_graphql::{Data, Executor, Request, Response};
+use async_graphql_axum::GraphQLSubscription;
+use axum::Router;
+use axum::routing::get_service;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use incident_manager::clock::Clock;
+use incident_manager::config::{Command, DatabaseUrl, parse};
+use incident_manager::domain::Event;
+use incident_manager::events::{self, Delivery, EventSlot};
+use incident_manager::graphql::Gateway;
+use incident_manager::lifecycle::Lifecycle;
+use incident_manager::store::Store;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+/// Events that wait for the slowest subscriber; as many as the bench sends at once.
+const CHANNEL: usize = 1 << 16;
+
+#[derive(Clone)]
+struct Stock {
+    gateway: Gateway,
+    events: broadcast::Sender<Arc<Event>>,
+}
+
+impl Executor for Stock {
+    async fn execute(&self, request: Request) -> Response {
+        self.gateway.execute(request).await
+    }
+
+    fn execute_stream(&self, request: Request, _: Option<Arc<Data>>) -> BoxStream<'static, Response> {
+        let slot = EventSlot::default();
+        let responses = self.gateway.open_subscription(request, slot.clone());
+        let events = self.events.subscribe();
+        futures::stream::unfold((slot, responses, events), |(slot, mut responses, mut events)| async move {
+            // the resolver runs and says what it filters for
+            if slot.filter().is_none() {
+                let opened = futures::future::poll_fn(|context| {
+                    let polled = responses.poll_next_unpin(context);
+                    if slot.filter().is_some() { std::task::Poll::Ready(None) } else { polled }
+                });
+                if let Some(refused) = opened.await {
+                    return Some((refused, (slot, responses, events)));
+                }
+            }
+            let filter = slot.filter()?;
+            loop {
+                let event = events.recv().await.ok()?;
+                if filter.matches(&event) {
+                    slot.put(Delivery::Event(event));
+                    let response = responses.next().await?;
+                    return Some((response, (slot, responses, events)));
+                }
+            }
+        })
+        .boxed()
+    }
+}
+
+/// `stock <address> <database url>`
+pub fn run(arguments: &[String]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(serve(arguments[0].parse().unwrap(), DatabaseUrl::from(arguments[1].clone())));
+}
+
+async fn serve(address: SocketAddr, database: DatabaseUrl) {
+    let Ok(Command::Serve(config)) = parse(["serve".into()], |_| None) else { unreachable!("defaults") };
+    let store = Store::new(database.expose(), &config.database).unwrap();
+    let lifecycle = Lifecycle::new();
+    let migrated = CancellationToken::new();
+    migrated.cancel();
+    let hub = events::start(&store, &config.events, &lifecycle, &migrated);
+    let events = broadcast::Sender::new(CHANNEL);
+    let gateway = Gateway::new(store, Clock::system(), config.max_selections);
+    let stock = Stock { gateway, events: events.clone() };
+    tokio::spawn(async move {
+        let mut head = hub.watch();
+        head.wait_for(Option::is_some).await.unwrap();
+        let mut place = hub.now().unwrap();
+        loop {
+            head.borrow_and_update();
+            let batch = hub.after(&mut place, 1024).unwrap();
+            for event in &batch {
+                // nobody subscribed yet is no error
+                let _ = events.send(Arc::clone(event));
+                place.advance(event.position);
+            }
+            if batch.is_empty() && head.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let app = Router::new()
+        .route("/health/ready", axum::routing::get(|| async { "ready" }))
+        .route("/graphql/ws", get_service(GraphQLSubscription::new(stock)));
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    axum::serve(listener, app).await.unwrap();
+}

@@ -1,0 +1,376 @@
+//! One WebSocket connection: reads messages, pulls results while the socket takes them, and keeps the time.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_graphql::{Request, Response};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures::future::BoxFuture;
+use futures::{Sink, Stream};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
+use tokio_util::sync::CancellationToken;
+
+use super::protocol::{self, Action, Close, OperationId, Protocol};
+use crate::config::SessionConfig;
+use crate::graphql::{Code, Gateway, OperationType, is_request_error};
+use crate::live::{Frame, Live, Subscriber, errors_json, response_json};
+
+/// Bytes that are queued on a socket before they are flushed; what is pulled beyond that would be memory a slow client holds.
+const FLUSH_BYTES: usize = 32 << 10;
+/// Results that one operation may queue before the connection's others get their turn.
+const TURN: usize = 64;
+/// Answers that may wait for a client to read them before no more of its messages are read.
+const MAX_WAITING_ANSWERS: usize = 16;
+/// Messages that are read before results get their turn.
+const READ_TURN: usize = 16;
+/// How long a client may take to answer a close frame.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// RFC 6455, section 7.4.1.
+mod code {
+    pub const PROTOCOL_ERROR: u16 = 1002;
+    pub const INVALID_PAYLOAD: u16 = 1007;
+    pub const MESSAGE_TOO_BIG: u16 = 1009;
+    /// IANA's registry: the service restarts, and the client should come back.
+    pub const SERVICE_RESTART: u16 = 1012;
+}
+
+pub struct Connection {
+    socket: WebSocket,
+    live: Arc<Live>,
+    config: SessionConfig,
+    protocol: Protocol,
+    operations: Vec<Operation>,
+    /// Which operation is asked first; moves on, so that none starves.
+    turn: usize,
+    /// Answers that go before results.
+    answers: Vec<String>,
+    /// Bytes that the socket has taken since it was last flushed to the end.
+    queued: usize,
+    flushing: bool,
+    /// Since when a flush has made no end.
+    stuck_since: Option<Instant>,
+    heard: bool,
+    timer: Pin<Box<Sleep>>,
+    acknowledged: bool,
+    frames: Vec<Frame>,
+}
+
+struct Operation {
+    id: OperationId,
+    running: Running,
+}
+
+enum Running {
+    Opening(BoxFuture<'static, Result<Subscriber, Box<Response>>>),
+    Subscription(Subscriber),
+    Execution(BoxFuture<'static, Response>),
+}
+
+/// How a connection ends.
+enum End {
+    /// By us, with a close frame.
+    Close(Close),
+    /// By the client, or its network.
+    Gone,
+}
+
+impl Connection {
+    pub fn new(socket: WebSocket, live: Arc<Live>, config: SessionConfig) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + config.init_timeout));
+        Self {
+            socket,
+            live,
+            config,
+            protocol: Protocol::default(),
+            operations: Vec::new(),
+            turn: 0,
+            answers: Vec::new(),
+            queued: 0,
+            flushing: false,
+            stuck_since: None,
+            heard: false,
+            timer,
+            acknowledged: false,
+            frames: Vec::new(),
+        }
+    }
+
+    /// Serves until either side ends it.
+    pub async fn serve(mut self, stop: CancellationToken) {
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|context| self.poll(context)) => end,
+            () = stop.cancelled() => End::Close(Close { code: code::SERVICE_RESTART, reason: "Service restart".to_owned() }),
+        };
+        self.operations.clear();
+        if let End::Close(close) = end {
+            // a client that does not answer is left
+            let _ = timeout(CLOSE_GRACE, self.close(close)).await;
+        }
+    }
+
+    async fn close(&mut self, close: Close) -> Result<(), axum::Error> {
+        let frame = CloseFrame { code: close.code, reason: close.reason.into() };
+        let mut message = Some(Message::Close(Some(frame)));
+        poll_fn(|context| {
+            ready!(Pin::new(&mut self.socket).poll_ready(context))?;
+            if let Some(message) = message.take() {
+                Pin::new(&mut self.socket).start_send(message)?;
+            }
+            Pin::new(&mut self.socket).poll_flush(context)
+        })
+        .await?;
+        // what the client has sent is read, or its network stack would throw the close frame away with the connection
+        poll_fn(|context| {
+            while let Some(Ok(_)) = ready!(Pin::new(&mut self.socket).poll_next(context)) {}
+            Poll::Ready(())
+        })
+        .await;
+        Ok(())
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if let Poll::Ready(end) = self.poll_time(context) {
+                return Poll::Ready(end);
+            }
+            let wrote = match self.poll_write(context) {
+                Ok(wrote) => wrote,
+                Err(end) => return Poll::Ready(end),
+            };
+            let read = match self.poll_read(context) {
+                Ok(read) => read,
+                Err(end) => return Poll::Ready(end),
+            };
+            if !wrote && !read {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// The connection's one timer: for `connection_init`, then for pings, and meanwhile for a client that does not read.
+    fn poll_time(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        while self.timer.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if let Some(close) = self.protocol.init_timed_out() {
+                return Poll::Ready(End::Close(close));
+            }
+            if self.stuck_since.is_some_and(|since| now - since >= self.config.write_timeout) {
+                return Poll::Ready(End::Gone);
+            }
+            if !std::mem::take(&mut self.heard) {
+                return Poll::Ready(End::Close(Close::silent()));
+            }
+            let moved = self.operations.iter_mut().filter_map(|operation| match &mut operation.running {
+                Running::Subscription(subscriber) => Some((&*operation.id, subscriber.bookmark()?.encode())),
+                Running::Opening(_) | Running::Execution(_) => None,
+            });
+            let ping = protocol::ping(moved);
+            self.answers.push(ping);
+            self.timer.as_mut().reset(now + self.config.ping_interval);
+        }
+        Poll::Pending
+    }
+
+    /// Reads what there is, for one turn. True: something was read, and what it began has to be looked at.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
+        let mut read = false;
+        for _ in 0..READ_TURN {
+            if self.answers.len() >= MAX_WAITING_ANSWERS {
+                return Ok(read);
+            }
+            let message = match Pin::new(&mut self.socket).poll_next(context) {
+                Poll::Pending => return Ok(read),
+                Poll::Ready(None) => return Err(End::Gone),
+                Poll::Ready(Some(Err(error))) => return Err(end_of(error)),
+                Poll::Ready(Some(Ok(message))) => message,
+            };
+            read = true;
+            self.heard = true;
+            match message {
+                Message::Text(text) => {
+                    let action = self.protocol.text(&text);
+                    self.act(action)?;
+                }
+                Message::Binary(_) => return Err(End::Close(Protocol::binary())),
+                // the library has put its answer into the socket's buffer
+                Message::Ping(_) => self.flushing = true,
+                Message::Pong(_) => {}
+                Message::Close(_) => return Err(End::Gone),
+            }
+        }
+        Ok(read)
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), End> {
+        match action {
+            Action::Nothing => {}
+            Action::Pong => self.answers.push(r#"{"type":"pong"}"#.to_owned()),
+            Action::Initialise => {
+                let acknowledgement = self.protocol.acknowledge(self.live.cursor().as_deref());
+                self.answers.push(acknowledgement);
+                self.acknowledged = true;
+                self.timer.as_mut().reset(Instant::now() + self.config.ping_interval);
+            }
+            Action::Start(id, request) => self.start(id, *request),
+            Action::Stop(id) => self.operations.retain(|operation| operation.id != id),
+            Action::Close(close) => return Err(End::Close(close)),
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, id: OperationId, mut request: Request) {
+        if self.operations.len() >= self.config.max_operations {
+            let limit = self.config.max_operations;
+            let message = format!("a connection may have {limit} operations open");
+            let mut refused = self.live.gateway().refusal(Code::RateLimitExceeded, message);
+            for error in &mut refused.errors {
+                error.extensions.get_or_insert_default().set("limit", limit);
+            }
+            self.protocol.ended(&id);
+            self.answers.push(error_message(&id, &errors_json(&refused.errors)));
+            return;
+        }
+        let live = Arc::clone(&self.live);
+        let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
+            Running::Opening(Box::pin(async move { live.subscribe(request).await }))
+        } else {
+            Running::Execution(Box::pin(async move { live.gateway().execute(request).await }))
+        };
+        self.operations.push(Operation { id, running });
+    }
+
+    /// Writes what there is until the socket takes no more. True: something was written to the end.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
+        let mut wrote = false;
+        loop {
+            if self.flushing {
+                match Pin::new(&mut self.socket).poll_flush(context) {
+                    Poll::Pending => {
+                        self.stuck_since.get_or_insert_with(Instant::now);
+                        return Ok(wrote);
+                    }
+                    Poll::Ready(Err(_)) => return Err(End::Gone),
+                    Poll::Ready(Ok(())) => {
+                        self.flushing = false;
+                        self.queued = 0;
+                        self.stuck_since = None;
+                        wrote = true;
+                    }
+                }
+            }
+            for answer in std::mem::take(&mut self.answers) {
+                self.send(answer)?;
+            }
+            self.pull(context)?;
+            if self.queued == 0 {
+                return Ok(wrote);
+            }
+            self.flushing = true;
+        }
+    }
+
+    fn send(&mut self, text: String) -> Result<(), End> {
+        self.queued += text.len();
+        Pin::new(&mut self.socket).start_send(Message::Text(text.into())).map_err(|_| End::Gone)
+    }
+
+    /// Asks every operation for what it has, as long as the flush has room.
+    fn pull(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        let count = self.operations.len();
+        let mut ended = Vec::new();
+        for offset in 0..count {
+            if self.queued >= FLUSH_BYTES {
+                break;
+            }
+            let at = (self.turn + offset) % count;
+            if self.pull_one(at, context)? {
+                ended.push(Arc::clone(&self.operations[at].id));
+            }
+        }
+        self.turn = self.turn.wrapping_add(1) % count.max(1);
+        for id in ended {
+            self.operations.retain(|operation| operation.id != id);
+            self.protocol.ended(&id);
+        }
+        Ok(())
+    }
+
+    /// Pulls from one operation. True: it has ended.
+    fn pull_one(&mut self, at: usize, context: &mut Context<'_>) -> Result<bool, End> {
+        let Operation { id, running } = &mut self.operations[at];
+        let id = Arc::clone(id);
+        if let Running::Opening(opening) = running {
+            match opening.as_mut().poll(context) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(subscriber)) => *running = Running::Subscription(subscriber),
+                Poll::Ready(Err(refused)) => {
+                    self.send(error_message(&id, &errors_json(&refused.errors)))?;
+                    return Ok(true);
+                }
+            }
+        }
+        match running {
+            Running::Opening(_) => Ok(false),
+            Running::Execution(execution) => {
+                let Poll::Ready(response) = execution.as_mut().poll(context) else { return Ok(false) };
+                if is_request_error(&response) {
+                    self.send(error_message(&id, &errors_json(&response.errors)))?;
+                } else {
+                    self.send(message("next", &id, &response_json(&response)))?;
+                    self.send(protocol::complete(&id))?;
+                }
+                Ok(true)
+            }
+            Running::Subscription(subscriber) => {
+                let mut frames = std::mem::take(&mut self.frames);
+                let room = FLUSH_BYTES.saturating_sub(self.queued);
+                let taken = subscriber.poll_take(context, TURN, room, &mut frames);
+                for frame in frames.drain(..) {
+                    self.send(message("next", &id, &frame.payload))?;
+                }
+                self.frames = frames;
+                match taken {
+                    Poll::Pending | Poll::Ready(Ok(())) => Ok(false),
+                    Poll::Ready(Err(ended)) => {
+                        self.send(error_message(&id, &self.live.errors_of(ended)))?;
+                        Ok(true)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A message that carries a payload under an operation's id.
+fn message(kind: &str, id: &str, payload: &[u8]) -> String {
+    let mut text = protocol::envelope(kind, id, payload.len());
+    // JSON that was written here is UTF-8
+    text.push_str(std::str::from_utf8(payload).unwrap_or("null"));
+    text.push('}');
+    text
+}
+
+fn error_message(id: &str, errors: &[u8]) -> String {
+    message("error", id, errors)
+}
+
+/// Tells what the client did wrong from a connection that broke.
+fn end_of(error: axum::Error) -> End {
+    let error = error.into_inner();
+    let (code, reason) = match error.downcast_ref::<tungstenite::Error>() {
+        Some(tungstenite::Error::Capacity(_)) => (code::MESSAGE_TOO_BIG, "Message too big"),
+        Some(tungstenite::Error::Utf8(_)) => (code::INVALID_PAYLOAD, "Invalid UTF-8"),
+        Some(tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) | None => {
+            return End::Gone;
+        }
+        Some(tungstenite::Error::Protocol(_)) => (code::PROTOCOL_ERROR, "Protocol error"),
+        Some(_) => return End::Gone,
+    };
+    End::Close(Close { code, reason: reason.to_owned() })
+}

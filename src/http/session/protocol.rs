@@ -1,0 +1,255 @@
+//! The rules of graphql-transport-ws, as its PROTOCOL.md has them: a message in, what is to be done out. No socket, no clock.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_graphql::{Request, Variables};
+use serde_json::{Map, Value};
+
+/// The subprotocol's name.
+pub const SUBPROTOCOL: &str = "graphql-transport-ws";
+
+/// RFC 6455, section 5.5.1: a close frame's reason is what 125 bytes leave beside the code.
+const MAX_REASON_BYTES: usize = 123;
+
+/// Names an operation on its connection; chosen by the client.
+pub type OperationId = Arc<str>;
+
+/// The end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    pub code: u16,
+    pub reason: String,
+}
+
+impl Close {
+    fn new(code: u16, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        if reason.len() > MAX_REASON_BYTES {
+            let cut = (0..=MAX_REASON_BYTES).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
+            reason.truncate(cut);
+        }
+        Self { code, reason }
+    }
+
+    /// Nothing was heard of the client for too long.
+    pub fn silent() -> Self {
+        Self::new(4499, "Nothing was heard of the client")
+    }
+}
+
+/// What a message asks for.
+#[derive(Debug)]
+pub enum Action {
+    Nothing,
+    /// Admit the connection or refuse it, then [`Protocol::acknowledge`].
+    Initialise,
+    /// Send a pong.
+    Pong,
+    /// Execute an operation; when it has ended of itself, [`Protocol::ended`].
+    Start(OperationId, Box<Request>),
+    /// Forget an operation: nothing more is sent under its id.
+    Stop(OperationId),
+    Close(Close),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connected,
+    Initialising,
+    Acknowledged,
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub struct Protocol {
+    phase: Phase,
+    active: Vec<OperationId>,
+}
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self { phase: Phase::Connected, active: Vec::new() }
+    }
+}
+
+impl Protocol {
+    /// Takes a text message in.
+    pub fn text(&mut self, text: &str) -> Action {
+        match parse(text) {
+            Err(reason) => Action::Close(Close::new(4400, reason)),
+            Ok(message) => self.message(message),
+        }
+    }
+
+    /// The protocol has no binary messages.
+    pub fn binary() -> Close {
+        Close::new(4400, "Messages must be text")
+    }
+
+    /// The time for `connection_init` is over.
+    pub fn init_timed_out(&self) -> Option<Close> {
+        (self.phase != Phase::Acknowledged).then(|| Close::new(4408, "Connection initialisation timeout"))
+    }
+
+    /// The connection is admitted: the text of `connection_ack`.
+    pub fn acknowledge(&mut self, cursor: Option<&str>) -> String {
+        self.phase = Phase::Acknowledged;
+        match cursor {
+            Some(cursor) => format!(r#"{{"type":"connection_ack","payload":{{"cursor":"{cursor}"}}}}"#),
+            None => r#"{"type":"connection_ack"}"#.to_owned(),
+        }
+    }
+
+    /// An operation has ended of itself; its id may be used again.
+    pub fn ended(&mut self, id: &OperationId) {
+        self.active.retain(|active| active != id);
+    }
+
+    fn message(&mut self, message: Message) -> Action {
+        match message {
+            Message::ConnectionInit => {
+                if self.phase != Phase::Connected {
+                    return Action::Close(Close::new(4429, "Too many initialisation requests"));
+                }
+                self.phase = Phase::Initialising;
+                Action::Initialise
+            }
+            Message::Ping => Action::Pong,
+            Message::Pong => Action::Nothing,
+            Message::Subscribe(id, request) => {
+                if self.phase != Phase::Acknowledged {
+                    return Action::Close(Close::new(4401, "Unauthorized"));
+                }
+                if self.active.iter().any(|active| **active == *id) {
+                    return Action::Close(Close::new(4409, format!("Subscriber for {id} already exists")));
+                }
+                let id: OperationId = id.into();
+                self.active.push(Arc::clone(&id));
+                Action::Start(id, request)
+            }
+            // of an operation that has ended: the two messages have crossed
+            Message::Complete(id) => match self.active.iter().position(|active| **active == *id) {
+                Some(at) => Action::Stop(self.active.swap_remove(at)),
+                None => Action::Nothing,
+            },
+        }
+    }
+}
+
+enum Message {
+    ConnectionInit,
+    Ping,
+    Pong,
+    Subscribe(String, Box<Request>),
+    Complete(String),
+}
+
+/// Reads a client's message; else why it is none.
+fn parse(text: &str) -> Result<Message, String> {
+    let Ok(Value::Object(mut message)) = serde_json::from_str(text) else {
+        return Err("A message must be a JSON object".to_owned());
+    };
+    let Some(Value::String(kind)) = message.remove("type") else {
+        return Err("A message must have a type".to_owned());
+    };
+    match kind.as_str() {
+        "connection_init" => payload(&mut message).map(|()| Message::ConnectionInit),
+        "ping" => payload(&mut message).map(|()| Message::Ping),
+        "pong" => payload(&mut message).map(|()| Message::Pong),
+        "subscribe" => {
+            let id = id(&mut message)?;
+            let Some(Value::Object(operation)) = message.remove("payload") else {
+                return Err("A subscribe message must have a payload".to_owned());
+            };
+            Ok(Message::Subscribe(id, Box::new(request(operation)?)))
+        }
+        "complete" => id(&mut message).map(Message::Complete),
+        _ => Err(format!("There is no message of type {kind:?} for a server")),
+    }
+}
+
+/// The optional payload of `connection_init`, `ping` and `pong`: an object, if it is there. Nothing is asked of its members.
+fn payload(message: &mut Map<String, Value>) -> Result<(), String> {
+    match message.remove("payload") {
+        None | Some(Value::Null | Value::Object(_)) => Ok(()),
+        Some(_) => Err("A payload must be an object".to_owned()),
+    }
+}
+
+fn id(message: &mut Map<String, Value>) -> Result<String, String> {
+    match message.remove("id") {
+        Some(Value::String(id)) if !id.is_empty() => Ok(id),
+        _ => Err("A message of this type must have an id that is no empty string".to_owned()),
+    }
+}
+
+fn request(mut operation: Map<String, Value>) -> Result<Request, String> {
+    let Some(Value::String(query)) = operation.remove("query") else {
+        return Err("A subscribe message's payload must have a query".to_owned());
+    };
+    let mut request = Request::new(query);
+    match operation.remove("operationName") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(name)) => request = request.operation_name(name),
+        Some(_) => return Err("An operationName must be a string".to_owned()),
+    }
+    match operation.remove("variables") {
+        None | Some(Value::Null) => {}
+        Some(variables @ Value::Object(_)) => request = request.variables(Variables::from_json(variables)),
+        Some(_) => return Err("Variables must be an object".to_owned()),
+    }
+    match operation.remove("extensions") {
+        None | Some(Value::Null | Value::Object(_)) => Ok(request),
+        Some(_) => Err("Extensions must be an object".to_owned()),
+    }
+}
+
+/// The start of a message that carries something under an operation's id, up to where its payload begins; `}` ends it.
+pub fn envelope(kind: &str, id: &str, payload_bytes: usize) -> String {
+    let mut text = String::with_capacity(40 + id.len() + payload_bytes);
+    text.push_str(r#"{"id":"#);
+    push_json_string(&mut text, id);
+    text.push_str(r#","type":""#);
+    text.push_str(kind);
+    text.push_str(r#"","payload":"#);
+    text
+}
+
+/// A server's `complete`.
+pub fn complete(id: &str) -> String {
+    let mut text = String::with_capacity(40 + id.len());
+    text.push_str(r#"{"id":"#);
+    push_json_string(&mut text, id);
+    text.push_str(r#","type":"complete"}"#);
+    text
+}
+
+/// A server's `ping`, with the cursors of operations that have moved on without a result.
+pub fn ping<'c>(cursors: impl Iterator<Item = (&'c str, String)>) -> String {
+    let mut text = String::from(r#"{"type":"ping""#);
+    let mut any = false;
+    for (id, cursor) in cursors {
+        text.push_str(if any { "," } else { r#","payload":{"cursors":{"# });
+        any = true;
+        push_json_string(&mut text, id);
+        text.push_str(":\"");
+        text.push_str(&cursor);
+        text.push('"');
+    }
+    text.push_str(if any { "}}}" } else { "}" });
+    text
+}
+
+/// An id as JSON; ids that need no escape, nearly all, are copied.
+fn push_json_string(text: &mut String, value: &str) {
+    if value.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        text.push('"');
+        text.push_str(value);
+        text.push('"');
+    } else {
+        text.push_str(&Value::String(value.to_owned()).to_string());
+    }
+}
