@@ -9,6 +9,7 @@ mod limits;
 mod log_doorbell;
 mod log_epochs;
 mod log_events;
+mod log_maintenance;
 mod log_sequencer;
 mod log_writers;
 mod privileges;
