@@ -3,6 +3,10 @@
 mod embedded;
 mod faults;
 mod filters;
+mod http;
+mod pages;
+mod refusals;
+mod requests;
 mod schema;
 mod settings;
 mod subscriptions;
