@@ -2,6 +2,8 @@
 
 pub mod database;
 pub mod heard;
+pub mod log;
+pub mod roles;
 pub mod server;
 pub mod service;
 pub mod socket;
