@@ -237,14 +237,11 @@ async fn documents_and_values_that_do_not_fit_the_schema_are_told_apart() {
         assert!(response.get("data").is_none(), "{document}: {response}");
     }
     let date = "query($at: DateTime) { incidents(filter: { createdAfter: $at }) { totalCount } }";
-    for at in ["yesterday", "0000-01-01T00:00:00Z", "+10000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "2025-01-01"]
-    {
-        let error = service.error(date, json!({ "at": at })).await;
-        assert!(
-            ["BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED"].contains(&error["extensions"]["code"].as_str().unwrap()),
-            "{error}"
-        );
-        assert!(error["extensions"]["timestamp"].is_string(), "{error}");
+    for at in ["yesterday", "2025-01-01", "+10000-01-01T00:00:00Z"] {
+        assert_refused(&service.error(date, json!({ "at": at })).await, "GRAPHQL_VALIDATION_FAILED", None);
+    }
+    for at in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+01:00"] {
+        assert_refused(&service.error(date, json!({ "at": at })).await, "BAD_USER_INPUT", Some("createdAfter"));
     }
     for at in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2025-06-01T12:00:00+02:00"] {
         service.data(date, json!({ "at": at })).await;
