@@ -1,6 +1,7 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod readme;
 mod schema;
 mod settings;
 mod subscriptions;
