@@ -17,10 +17,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_graphql::{Request, Response};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use feed::Frame;
 pub use payload::{errors_json, response_json};
-pub use subscriber::{Ended, Frame, Subscriber};
+pub use subscriber::{Ended, Subscriber};
 
 use crate::events::Hub;
 use crate::graphql::{Code, Gateway};
@@ -121,6 +123,17 @@ impl Live {
         drop(feeds);
         self.heartbeats.add(&feed);
         Ok(feed)
+    }
+
+    /// The payload of the `error` that tells a subscriber why it has ended.
+    pub fn errors_of(&self, ended: Ended) -> Bytes {
+        match ended {
+            Ended::Failed(errors) => errors,
+            Ended::Expired => {
+                let message = "the subscriber fell behind what is held for it; ask for the state and subscribe anew";
+                errors_json(&self.gateway.refusal(Code::CursorExpired, message).errors)
+            }
+        }
     }
 
     /// Forgets a feed that has ended.

@@ -1,6 +1,7 @@
 //! What the tests share: a database of their own, a service on it, and clients over real sockets.
 
 pub mod database;
+pub mod log;
 pub mod service;
 pub mod socket;
 
