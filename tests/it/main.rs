@@ -1,15 +1,15 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
-mod readme;
+mod filters;
 mod limits;
 mod log_events;
 mod log_sequencer;
-mod filters;
+mod readme;
 mod schema;
 mod settings;
-mod stream;
 mod state_machine;
+mod stream;
 mod subscriptions;
 mod support;
 mod watch;

@@ -1,8 +1,10 @@
 //! What the README tells people to type does what it says.
 
+use reqwest::Response;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::support::{Service, Socket, TestDatabase};
+use crate::support::{PATIENCE, Service, Socket, TestDatabase};
 
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
 
@@ -44,6 +46,18 @@ async fn write(database: &TestDatabase) {
     }
 }
 
+/// Sends what the README's call of curl that contains a word sends.
+async fn curl(service: &Service, word: &str) -> Response {
+    let is_wanted = |block: &&&str| block.starts_with("curl") && block.contains(word);
+    let call = *blocks("sh").iter().find(is_wanted).unwrap_or_else(|| panic!("README.md calls no curl with {word}"));
+    let mut request = service.http().post(service.url(between(call, "http://127.0.0.1:8080", " ")));
+    for header in call.split("-H '").skip(1) {
+        let (name, value) = between(header, "", "'").split_once(": ").expect("a header");
+        request = request.header(name, value);
+    }
+    request.body(between(call, "-d '", "'")).send().await.unwrap()
+}
+
 /// The data of the next `count` results.
 async fn results(socket: &mut Socket, field: &str, count: usize) -> Vec<Value> {
     let mut results = Vec::with_capacity(count);
@@ -51,6 +65,12 @@ async fn results(socket: &mut Socket, field: &str, count: usize) -> Vec<Value> {
         results.push(socket.next(field).await);
     }
     results
+}
+
+/// What a stream brings next.
+async fn heard(stream: &mut Response) -> String {
+    let chunk = timeout(PATIENCE, stream.chunk()).await.expect("in time").unwrap().expect("the stream goes on");
+    String::from_utf8(chunk.into()).unwrap()
 }
 
 #[tokio::test]
@@ -112,15 +132,33 @@ async fn the_readmes_curl_is_heard_by_its_client() {
     let (_database, service) = start().await;
     let query = between(blocks("js")[0], "const query = `", "`;");
     let mut client = service.subscribe(query).await;
-    let curl = *blocks("sh").iter().find(|block| block.starts_with("curl")).expect("README.md calls curl");
-    let path = between(curl, "http://127.0.0.1:8080", " ");
-    let body = between(curl, "-d '", "'");
-    let request = service.http().post(service.url(path)).header("content-type", "application/json").body(body);
-    let response: Value = request.send().await.unwrap().json().await.unwrap();
+    let response: Value = curl(&service, "mutation").await.json().await.unwrap();
     assert_eq!(response["data"]["createIncident"]["state"], "DETECTED", "{response}");
     let update = client.next("incidentUpdates").await;
     assert_eq!(update["updateType"], "CREATED");
     assert_eq!(update["incident"]["id"], response["data"]["createIncident"]["id"]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_readmes_stream_hears_what_its_curl_does() {
+    let database = TestDatabase::new().await;
+    let service = Service::start_with(&database.database_url(), &["--ping-interval", "100ms"]).await;
+    service.ready().await;
+    let mut stream = curl(&service, "subscription").await;
+    // a bookmark, past what the filter leaves out, shows that the stream is open
+    while !heard(&mut stream).await.contains("id:") {
+        database
+            .execute("insert into incident_manager.alert (title, severity, source) values ('Idle', 'P4', 'test')")
+            .await;
+    }
+    let created: Value = curl(&service, "mutation").await.json().await.unwrap();
+    let id = created["data"]["createIncident"]["id"].as_str().expect("an id");
+    let mut text = String::new();
+    while !text.contains(id) {
+        text.push_str(&heard(&mut stream).await);
+    }
+    assert!(text.contains("event: next\n") && !text.contains("Idle"), "{text}");
     service.stop().await;
 }
 
