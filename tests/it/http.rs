@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::support::{Service, TestDatabase};
 
+const GRAPHQL: &str = "application/graphql-response+json";
 const QUERY: &str = "{ incidents { totalCount } }";
 const CREATE: &str = "mutation { createIncident(input: { title: \"t\", severity: P3, source: \"s\" }) { id } }";
 const ROUTES: [&str; 6] = ["/graphql", "/graphql/ws", "/health/live", "/health/ready", "/metrics", "/nowhere"];
@@ -159,7 +160,6 @@ async fn a_query_may_come_by_get_and_a_mutation_may_not() {
 async fn a_request_error_has_a_status_of_its_own_for_who_accepts_that() {
     let (_database, service) = start().await;
     let ask = |query: &str, accept: &str| post(&service, json!({ "query": query }).to_string()).header(ACCEPT, accept);
-    const GRAPHQL: &str = "application/graphql-response+json";
     for (query, accept, status, content_type) in [
         (QUERY, GRAPHQL, 200, GRAPHQL),
         ("{ nothing }", GRAPHQL, 400, GRAPHQL),
