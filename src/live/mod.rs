@@ -19,6 +19,7 @@ use std::time::Duration;
 use async_graphql::{Request, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 pub use feed::Frame;
 pub use payload::{errors_json, response_json};
@@ -41,8 +42,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Events that may wait for a feed's execution.
     pub inbox: usize,
-    /// Executions side by side where a selection waits for something.
+    /// Executions of a feed side by side where its selection waits for the database.
     pub side_by_side: usize,
+    /// Executions of all feeds that wait for the database at a time, so that requests have connections too.
+    pub waiting: usize,
 }
 
 /// All feeds of this process.
@@ -54,6 +57,7 @@ pub struct Live {
     plans: Plans,
     feeds: Mutex<HashMap<Key, Weak<Feed>>>,
     heartbeats: Heartbeats,
+    waiting: Semaphore,
 }
 
 impl Live {
@@ -67,6 +71,7 @@ impl Live {
     ) -> Arc<Self> {
         let live = Arc::new(Self {
             heartbeats: Heartbeats::new(heartbeat_interval),
+            waiting: Semaphore::new(limits.waiting.max(limits.side_by_side)),
             hub,
             gateway,
             lifecycle: lifecycle.clone(),

@@ -138,6 +138,13 @@ async fn execute(
         executions.push(open(feed).await?);
     }
     let lanes = if executions[0].awaited { executions.len().min(deliveries.len()) } else { 1 };
+    let live = feed.live().ok_or(Failure::Defect)?;
+    let _turn = if executions[0].awaited {
+        let lanes = u32::try_from(lanes).map_err(|_| Failure::Defect)?;
+        Some(live.waiting.acquire_many(lanes).await.map_err(|_| Failure::Defect)?)
+    } else {
+        None
+    };
     let running = executions[..lanes].iter_mut().enumerate().map(|(lane, execution)| async move {
         let mut responses = Vec::with_capacity(deliveries.len() / lanes + 1);
         for delivery in deliveries.iter().skip(lane).step_by(lanes) {

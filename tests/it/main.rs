@@ -1,10 +1,17 @@
 //! Black box: real sockets, a real PostgreSQL.
 
+mod alert_races;
+mod alert_rules;
 mod embedded;
+mod faults;
 mod filters;
 mod limits;
+mod log_doorbell;
+mod log_epochs;
 mod log_events;
 mod log_sequencer;
+mod log_writers;
+mod privileges;
 mod readme;
 mod schema;
 mod settings;
@@ -13,3 +20,4 @@ mod stream;
 mod subscriptions;
 mod support;
 mod watch;
+mod writers;
