@@ -1,10 +1,13 @@
 //! What the README tells people to type does what it says.
 
+use incident_manager::config::DatabaseUrl;
 use reqwest::Response;
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Service, Socket, TestDatabase};
+use crate::support::roles::Tenancy;
+use crate::support::{PATIENCE, Service, Socket};
 
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
 
@@ -33,16 +36,19 @@ fn between(text: &'static str, from: &str, to: &str) -> &'static str {
     after.split_once(to).unwrap_or_else(|| panic!("{to} is not in {text}")).0
 }
 
-async fn start() -> (TestDatabase, Service) {
-    let database = TestDatabase::new().await;
-    let service = Service::start(&database.database_url()).await;
-    (database, service)
+/// The service and a writer, with the grants that the README names.
+async fn start() -> (Tenancy, Service) {
+    let tenancy = Tenancy::installed().await;
+    let service = Service::start(&DatabaseUrl::from(tenancy.url("service"))).await;
+    (tenancy, service)
 }
 
-/// Runs all SQL that is not to be refused.
-async fn write(database: &TestDatabase) {
+/// Runs all SQL that is not to be refused: as a writer, but what is the owner's as the owner.
+async fn write(tenancy: &Tenancy) {
     for block in blocks("sql").into_iter().filter(|block| !block.starts_with(REFUSED)) {
-        database.execute(block).await;
+        let role = if block.contains("purge_closed_incidents") { "owner" } else { "writer" };
+        let mut connection = tenancy.connect(role).await;
+        connection.execute(block).await.unwrap_or_else(|error| panic!("{block}: {error}"));
     }
 }
 
@@ -75,16 +81,17 @@ async fn heard(stream: &mut Response) -> String {
 
 #[tokio::test]
 async fn what_the_readme_writes_by_sql_is_heard() {
-    let (database, service) = start().await;
+    let (tenancy, service) = start().await;
     let mut updates = service
         .subscribe("subscription { incidentUpdates { updateType actor incident { title state assignedTo } } }")
         .await;
-    write(&database).await;
+    write(&tenancy).await;
     let heard: Vec<_> = results(&mut updates, "incidentUpdates", 5)
         .await
         .into_iter()
         .map(|mut update| (update["updateType"].take(), update["incident"]["title"].take(), update["actor"].take()))
         .collect();
+    let writer = tenancy.role("writer");
     let update = |kind: &str, title: &str, actor: &str| (json!(kind), json!(title), json!(actor));
     assert_eq!(
         heard,
@@ -92,8 +99,8 @@ async fn what_the_readme_writes_by_sql_is_heard() {
             update("CREATED", "Backup is late", "nightly-check"),
             update("STATE_CHANGED", "Backup is late", "nightly-check"),
             update("COMMENT_ADDED", "Backup is late", "nightly-check"),
-            update("CREATED", "Disk fills up", "postgres"),
-            update("RESOLVED", "Disk fills up", "postgres"),
+            update("CREATED", "Disk fills up", &writer),
+            update("RESOLVED", "Disk fills up", &writer),
         ]
     );
     service.stop().await;
@@ -101,21 +108,21 @@ async fn what_the_readme_writes_by_sql_is_heard() {
 
 #[tokio::test]
 async fn what_the_readme_says_is_refused_is_refused() {
-    let database = TestDatabase::new().await;
-    write(&database).await;
+    let tenancy = Tenancy::installed().await;
+    write(&tenancy).await;
     let refused: Vec<_> = blocks("sql").into_iter().filter_map(|block| block.strip_prefix(REFUSED)).collect();
     assert!(!refused.is_empty(), "README.md has no block that begins with: {REFUSED}");
     for statement in refused.into_iter().flat_map(|block| block.trim().split_terminator(';')) {
-        let (code, _) = database.refused(statement).await;
-        // integrity constraint violation, or feature not supported: by a rule, not because it is misspelt
+        let (code, _) = tenancy.database().refused(statement).await;
+        // to a superuser: by a rule (integrity constraint violation, feature not supported), not for want of a right
         assert!(code.starts_with("23") || code == "0A000", "{statement}: {code}");
     }
 }
 
 #[tokio::test]
 async fn the_readmes_operations_are_answered() {
-    let (database, service) = start().await;
-    write(&database).await;
+    let (tenancy, service) = start().await;
+    write(&tenancy).await;
     let operations = blocks("graphql").into_iter().filter(|operation| !operation.starts_with("subscription"));
     let mut ran = 0;
     for operation in operations {
@@ -129,7 +136,7 @@ async fn the_readmes_operations_are_answered() {
 
 #[tokio::test]
 async fn the_readmes_curl_is_heard_by_its_client() {
-    let (_database, service) = start().await;
+    let (_tenancy, service) = start().await;
     let query = between(blocks("js")[0], "const query = `", "`;");
     let mut client = service.subscribe(query).await;
     let response: Value = curl(&service, "mutation").await.json().await.unwrap();
@@ -142,13 +149,15 @@ async fn the_readmes_curl_is_heard_by_its_client() {
 
 #[tokio::test]
 async fn the_readmes_stream_hears_what_its_curl_does() {
-    let database = TestDatabase::new().await;
-    let service = Service::start_with(&database.database_url(), &["--ping-interval", "100ms"]).await;
+    let tenancy = Tenancy::installed().await;
+    let database = DatabaseUrl::from(tenancy.url("service"));
+    let service = Service::start_with(&database, &["--ping-interval", "100ms"]).await;
     service.ready().await;
     let mut stream = curl(&service, "subscription").await;
     // a bookmark, past what the filter leaves out, shows that the stream is open
     while !heard(&mut stream).await.contains("id:") {
-        database
+        tenancy
+            .database()
             .execute("insert into incident_manager.alert (title, severity, source) values ('Idle', 'P4', 'test')")
             .await;
     }
@@ -164,7 +173,7 @@ async fn the_readmes_stream_hears_what_its_curl_does() {
 
 #[tokio::test]
 async fn the_readmes_subscriptions_hear_what_the_readme_writes() {
-    let (database, service) = start().await;
+    let (tenancy, service) = start().await;
     let subscriptions: Vec<_> =
         blocks("graphql").into_iter().filter(|operation| operation.starts_with("subscription")).collect();
     assert!(!subscriptions.is_empty(), "README.md has no subscription");
@@ -173,7 +182,7 @@ async fn the_readmes_subscriptions_hear_what_the_readme_writes() {
         let field = between(subscription, "{", "(").trim();
         sockets.push((field, service.subscribe(subscription).await));
     }
-    write(&database).await;
+    write(&tenancy).await;
     for (field, socket) in &mut sockets {
         assert!(socket.next(field).await.is_object(), "{field}");
     }
