@@ -7,6 +7,10 @@ grant insert (id, title, description, severity, incident_type, source, affected_
       update (title, description, severity, state, incident_type, affected_resources, labels, metadata, assigned_to, resolution, root_cause)
   on incident_manager.incident to incident_manager_service;
 grant insert (id, incident_id, body) on incident_manager.comment to incident_manager_service;
+grant insert (id, name, description, enabled, severities, incident_types, sources, steps),
+      update (name, description, enabled, severities, incident_types, sources, steps), delete
+  on incident_manager.playbook to incident_manager_service;
+grant insert (a, b) on incident_manager.incident_link to incident_manager_service;
 grant select on sequence incident_manager.event_doorbell to incident_manager_service;
 grant execute on function
   incident_manager.submit_alerts(jsonb),
