@@ -54,7 +54,11 @@ async fn bench(quick: bool) {
         deliveries.push(ours.deliveries_per_second / stock.deliveries_per_second);
         cpu.push(stock.cpu_micros_per_delivery / ours.cpu_micros_per_delivery);
     }
-    println!("  deliveries/s, ours to stock: {}   CPU per delivery, stock to ours: {}", spread(&mut deliveries), spread(&mut cpu));
+    println!(
+        "  deliveries/s, ours to stock: {}   CPU per delivery, stock to ours: {}",
+        spread(&mut deliveries),
+        spread(&mut cpu)
+    );
 
     println!("\n1,000 subscribers in 50 different subscriptions, CPU per delivery to that of one subscription");
     let server = Server::ours(&url).await;
@@ -193,7 +197,11 @@ async fn quiet(server: &Server, writer: &mut PgConnection, seconds: usize) -> f6
     let at = |per_mille: usize| latencies[(latencies.len() - 1) * per_mille / 1000];
     println!(
         "  {:5}  commit to last frame p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms;  {:.2} s CPU in {seconds} s",
-        server.name, at(500), at(990), at(999), spent
+        server.name,
+        at(500),
+        at(990),
+        at(999),
+        spent
     );
     spent
 }

@@ -80,7 +80,8 @@ impl Keyset {
         Some(Self {
             tag,
             severity: *Severity::ALL.get(usize::from(bytes[1]))?,
-            at: instant("", DateTime::from_timestamp_micros(i64::from_be_bytes(bytes[2..10].try_into().ok()?))?).ok()?,
+            at: instant("", DateTime::from_timestamp_micros(i64::from_be_bytes(bytes[2..10].try_into().ok()?))?)
+                .ok()?,
             id: Uuid::from_bytes(bytes[10..].try_into().ok()?),
         })
     }

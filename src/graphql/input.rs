@@ -8,8 +8,7 @@ use uuid::Uuid;
 use super::scalar::{DateTime, Map};
 use crate::domain::{
     self, IncidentId, IncidentKind, IncidentPatch, IncidentState, InvalidInput, NewAlert, NewIncident, NewPlaybook,
-    PlaybookStep, Severity,
-    optional_text, string_map, text_list,
+    PlaybookStep, Severity, optional_text, string_map, text_list,
 };
 
 #[derive(InputObject)]

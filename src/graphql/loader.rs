@@ -11,9 +11,7 @@ use async_graphql::{Error, Result};
 
 use super::error::{Internal, shared};
 use super::turns::{AtOnce, Loads};
-use crate::domain::{
-    Alert, Comment, Incident, IncidentId, NestedPage, Page, Playbook, RelatedIncident, TimelineEntry,
-};
+use crate::domain::{Alert, Comment, Incident, IncidentId, NestedPage, Page, Playbook, RelatedIncident, TimelineEntry};
 use crate::store::{Store, StoreError};
 
 /// The loaders of one operation.

@@ -10,7 +10,8 @@ use super::incidents::{json_object, parse};
 use super::nested::Asked;
 use super::{Store, StoreError, Work};
 use crate::domain::{
-    Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NestedPage, NewAlert, Page, PageRequest, Seek, SubmittedAlert, Timestamp,
+    Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NestedPage, NewAlert, Page, PageRequest, Seek,
+    SubmittedAlert, Timestamp,
 };
 
 /// A row of `alert`: every field of the contract.

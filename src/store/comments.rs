@@ -38,10 +38,7 @@ impl Store {
     }
 
     /// Pages of incidents' comments, oldest first, in one statement.
-    pub async fn comment_pages(
-        &self,
-        pages: &[NestedPage],
-    ) -> Result<HashMap<NestedPage, Page<Comment>>, StoreError> {
+    pub async fn comment_pages(&self, pages: &[NestedPage]) -> Result<HashMap<NestedPage, Page<Comment>>, StoreError> {
         let asked = &Asked::of(pages);
         let mut lease = self.lease().await?;
         let rows = lease

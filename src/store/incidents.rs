@@ -237,13 +237,7 @@ fn push_after(query: &mut QueryBuilder<Postgres>, column: &str, ascending: bool,
 }
 
 /// `severity`: first by severity, and whether from P4 on.
-fn push_order(
-    query: &mut QueryBuilder<Postgres>,
-    severity: Option<bool>,
-    column: &str,
-    ascending: bool,
-    limit: i64,
-) {
+fn push_order(query: &mut QueryBuilder<Postgres>, severity: Option<bool>, column: &str, ascending: bool, limit: i64) {
     let direction = if ascending { " ASC" } else { " DESC" };
     query.push(" ORDER BY ");
     if let Some(backward) = severity {

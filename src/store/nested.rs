@@ -10,7 +10,7 @@ use crate::domain::{NestedPage, Page, Timestamp};
 
 /// The pages that are asked for, as arrays of what a statement takes.
 pub(super) struct Asked<'p> {
-    asked: &'p [NestedPage],
+    pages: &'p [NestedPage],
     pub incidents: Vec<Uuid>,
     pub at: Vec<Option<Timestamp>>,
     pub ids: Vec<Option<Uuid>>,
@@ -23,7 +23,7 @@ pub(super) struct Asked<'p> {
 impl<'p> Asked<'p> {
     pub fn of(asked: &'p [NestedPage]) -> Self {
         Self {
-            asked,
+            pages: asked,
             incidents: asked.iter().map(|page| page.incident.0).collect(),
             at: asked.iter().map(|page| page.after.map(|key| key.at)).collect(),
             ids: asked.iter().map(|page| page.after.map(|key| key.id)).collect(),
@@ -38,7 +38,7 @@ impl<'p> Asked<'p> {
         rows: impl IntoIterator<Item = (i64, T)>,
         order: impl Fn(&T, &T) -> Ordering,
     ) -> HashMap<NestedPage, Page<T>> {
-        let mut lists: Vec<Vec<T>> = self.asked.iter().map(|_| Vec::new()).collect();
+        let mut lists: Vec<Vec<T>> = self.pages.iter().map(|_| Vec::new()).collect();
         for (list, row) in rows {
             if let Some(list) = usize::try_from(list - 1).ok().and_then(|at| lists.get_mut(at)) {
                 list.push(row);
@@ -48,6 +48,6 @@ impl<'p> Asked<'p> {
             list.sort_by(&order);
             list
         });
-        self.asked.iter().zip(sorted).map(|(page, list)| (*page, page.found(list))).collect()
+        self.pages.iter().zip(sorted).map(|(page, list)| (*page, page.found(list))).collect()
     }
 }

@@ -125,10 +125,7 @@ impl Store {
     }
 
     /// The playbooks of incidents, in one statement; incidents that have none are left out.
-    pub async fn playbooks_of(
-        &self,
-        incidents: &[IncidentId],
-    ) -> Result<HashMap<IncidentId, Playbook>, StoreError> {
+    pub async fn playbooks_of(&self, incidents: &[IncidentId]) -> Result<HashMap<IncidentId, Playbook>, StoreError> {
         let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
         let mut lease = self.lease().await?;
         let rows = lease

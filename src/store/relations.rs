@@ -37,11 +37,7 @@ impl Store {
     }
 
     /// Links two incidents; once linked they stay so. `Err` of the result names one that there is not.
-    pub async fn link_incidents(
-        &self,
-        actor: &str,
-        pair: IncidentPair,
-    ) -> Result<Result<(), IncidentId>, StoreError> {
+    pub async fn link_incidents(&self, actor: &str, pair: IncidentPair) -> Result<Result<(), IncidentId>, StoreError> {
         self.write(actor, &Link { pair }).await
     }
 }

@@ -1,6 +1,9 @@
 //! Black box: real sockets, a real PostgreSQL.
 
 mod embedded;
+mod loaders;
+mod playbooks;
+mod relations;
 mod schema;
 mod settings;
 mod subscriptions;

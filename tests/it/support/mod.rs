@@ -3,6 +3,7 @@
 pub mod database;
 pub mod service;
 pub mod socket;
+pub mod statements;
 
 use std::time::Duration;
 
