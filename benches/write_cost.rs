@@ -95,7 +95,7 @@ async fn throughput(plan: &Plan, databases: &Databases, service: &Service, varia
             }
         }
     }
-    let [untriggered, ours, naive] = [untriggered, ours, naive].map(|variant| variant.report());
+    let [untriggered, ours, naive] = [untriggered, ours, naive].map(Variant::report);
     println!("  ours / without   {:.2}   (to be at least 0.60)", ours / untriggered);
     println!("  ours / notifying {:.1}    (to be at least 5)", ours / naive);
     println!("  the replica had every event at most {:.0?} after the last commit", caught_up.iter().max().unwrap());

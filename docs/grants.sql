@@ -1,31 +1,44 @@
--- The least that is needed, beside the role that owns the schema (who ran the migrations). Name your own roles.
---
--- The service:
+-- The least grants for two roles, run by the role that installed the schema (the tables' owner), after `migrate`, and again
+-- after an update; name your own roles. Neither may migrate, write the event log, or delete anything but playbooks.
+
+-- The service: every query, mutation and subscription, the sequencer and the log's maintenance.
 grant usage on schema incident_manager to incident_manager_service;
-grant select on all tables in schema incident_manager to incident_manager_service;
-grant insert (id, title, description, severity, incident_type, source, affected_resources, labels, metadata, assigned_to, fingerprint),
-      update (title, description, severity, state, incident_type, affected_resources, labels, metadata, assigned_to, resolution, root_cause)
+grant select on
+  incident_manager.incident, incident_manager.alert, incident_manager.comment, incident_manager.timeline,
+  incident_manager.playbook, incident_manager.incident_playbook, incident_manager.incident_link,
+  incident_manager.event_log, incident_manager.event_text, incident_manager.event_batch, incident_manager.event_epoch,
+  incident_manager.event_doorbell, incident_manager._sqlx_migrations
+  to incident_manager_service;
+grant insert (id, title, description, severity, incident_type, source, affected_resources, labels, metadata, assigned_to,
+              fingerprint),
+      update (title, description, severity, state, incident_type, affected_resources, labels, metadata, assigned_to,
+              resolution, root_cause)
   on incident_manager.incident to incident_manager_service;
 grant insert (id, incident_id, body) on incident_manager.comment to incident_manager_service;
 grant insert (id, name, description, enabled, severities, incident_types, sources, steps),
       update (name, description, enabled, severities, incident_types, sources, steps), delete
   on incident_manager.playbook to incident_manager_service;
 grant insert (a, b) on incident_manager.incident_link to incident_manager_service;
-grant select on sequence incident_manager.event_doorbell to incident_manager_service;
 grant execute on function
   incident_manager.submit_alerts(jsonb),
+  incident_manager.related_incidents(uuid), incident_manager.correlated_incidents(uuid),
   incident_manager.sequence_events(integer, boolean),
   incident_manager.event_maintain(interval, bigint, bigint),
-  incident_manager.event_writers(),
-  incident_manager.event_rewound_to(uuid)
+  incident_manager.event_rewound_to(uuid),
+  incident_manager.event_writers()
   to incident_manager_service;
 
--- Any other program that writes incidents, comments and alerts by SQL:
+-- A program that writes by SQL. What it may not set, the database decides: an alert's incident and status, an incident's
+-- version and times. It reads the columns by which it finds what it changes.
 grant usage on schema incident_manager to incident_manager_writer;
-grant select on incident_manager.incident, incident_manager.comment, incident_manager.alert to incident_manager_writer;
-grant insert (id, title, description, severity, incident_type, source, affected_resources, labels, metadata, assigned_to, fingerprint),
-      update (title, description, severity, state, incident_type, affected_resources, labels, metadata, assigned_to, resolution, root_cause, fingerprint, merged_into)
+grant select (id, source, fingerprint, state, version),
+      insert (id, title, description, severity, incident_type, source, affected_resources, labels, metadata, assigned_to,
+              fingerprint),
+      update (title, description, severity, state, incident_type, affected_resources, labels, metadata, assigned_to,
+              resolution, root_cause, fingerprint, merged_into)
   on incident_manager.incident to incident_manager_writer;
-grant insert (id, incident_id, body) on incident_manager.comment to incident_manager_writer;
-grant insert (id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services, runbook_url, firing, fingerprint)
+grant select (id), insert (id, incident_id, body) on incident_manager.comment to incident_manager_writer;
+grant select (id),
+      insert (id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services,
+              runbook_url, firing, fingerprint)
   on incident_manager.alert to incident_manager_writer;

@@ -21,7 +21,8 @@ as $$
 $$;
 
 -- locked: this call had its turn; the other results mean something only then. head: the log's newest position. moved: how
--- many events this call moved. more: a backlog is being moved, and the next call goes on with it. `ring` sets the doorbell.
+-- many events this call moved. more: a backlog is being moved, and the next call goes on with it, or with what was committed
+-- meanwhile. `ring` sets the doorbell.
 --
 -- The planner is pinned: a generic plan by the indexes is right for an outbox of any size, and is made once for a session.
 create function incident_manager.sequence_events(
@@ -41,6 +42,7 @@ declare
   target pg_snapshot;
   picked bigint[];
   found bigint[];
+  unfinished boolean;
   grown boolean := false;
 begin
   perform incident_manager.event_own_transaction('sequence_events');
@@ -105,7 +107,8 @@ begin
   end if;
 
   moved := coalesce(cardinality(picked), 0);
-  more := trusted and moved = max_events;
+  unfinished := trusted and moved = max_events;
+  more := unfinished or (trusted and last.target is not null);
   head := last.last_pos + moved;
   epoch := last.epoch;
 
@@ -148,8 +151,8 @@ begin
      or (clock_timestamp() - last.at > interval '1 second'
          and pg_snapshot_xmax(snap)::text::bigint - pg_snapshot_xmax(last.snap)::text::bigint > 1000) then
     insert into incident_manager.event_batch (n, last_pos, snap, target, target_seq, seen_seq, covered, epoch)
-    values (last.n + 1, head, case when more then last.snap else snap end, case when more then target end,
-            case when more then picked[moved] end, greatest(last.seen_seq, picked[moved]), last.covered, last.epoch);
+    values (last.n + 1, head, case when unfinished then last.snap else snap end, case when unfinished then target end,
+            case when unfinished then picked[moved] end, greatest(last.seen_seq, picked[moved]), last.covered, last.epoch);
   end if;
 
   if ring is not null and (select last_value from incident_manager.event_doorbell) <> ring::integer then

@@ -130,10 +130,12 @@ end;
 -- What an incident is related to, the best first, at most twenty: what it is linked with, what it was merged into or was
 -- merged into it, what it correlates with.
 create function incident_manager.related_incidents(incident uuid)
-returns table (id uuid, reason text, score double precision)
+returns table (id uuid, reason text, score double precision, rank bigint)
 language sql stable
 begin atomic
-  select best.id, best.reason, best.score from (
+  select best.id, best.reason, best.score,
+         row_number() over (order by best.score desc, best.rank, best.at desc nulls last, best.id)
+  from (
     select distinct on (r.id) r.id, r.reason, r.score, r.rank, r.at from (
       (select l.b as id, 'LINKED' as reason, 1.0::double precision as score, 1 as rank, l.linked_at as at
        from incident_manager.incident_link l where l.a = incident order by l.linked_at desc limit 20)
@@ -149,7 +151,7 @@ begin atomic
       union all
       (select c.id, 'CORRELATED', c.score, 3, null from incident_manager.correlated_incidents(incident) c)) r
     order by r.id, r.rank, r.score desc) best
-  order by best.score desc, best.rank, best.at desc nulls last, best.id limit 20;
+  order by 4 limit 20;
 end;
 
 -- Lists: a filter's column, then the order's. Every index costs every writer, so: none that serves no filter of the

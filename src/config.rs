@@ -60,8 +60,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "INCIDENT_MANAGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Connections that requests and background work share; the listener has one more of its own
-    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    /// Connections to the database: three for the event log, the others for requests; the listener has one more of its own
+    #[arg(long, env = "INCIDENT_MANAGER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_connections: u32,
 
     /// Longest time that one SQL statement may take

@@ -17,7 +17,7 @@ pub use crate::graphql::sdl;
 use crate::http::{self, AllowedHosts, AppState, Readiness};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
-use crate::store::{InvalidUrl, MigrateError, Migrations, Store};
+use crate::store::{self, InvalidUrl, MigrateError, Migrations, Store};
 use crate::telemetry::{self, TelemetryError};
 
 /// Between two looks at a schema that is not up to date, or at a database that is away.
@@ -69,6 +69,7 @@ pub async fn run(
         ring_bytes: config.events.feed_bytes,
         inbox: config.events.feed_events,
         side_by_side: SIDE_BY_SIDE,
+        waiting: usize::try_from(store::request_connections(&config.database) / 2).unwrap_or(1),
     };
     let live = Live::start(Arc::clone(&hub), gateway, &lifecycle, limits, config.events.heartbeat_interval);
     let app = http::router(AppState {

@@ -127,13 +127,13 @@ impl Hub {
     }
 
     /// Appends a page; its first event is the one after the head.
-    pub(super) fn append(&self, events: Vec<Arc<Event>>) {
+    pub(super) fn append(&self, events: &[Arc<Event>]) {
         let Some(last) = events.last() else { return };
         let cursor = last.cursor();
         let index = self.index.lock();
         {
             let mut tail = self.tail.write();
-            for event in &events {
+            for event in events {
                 tail.bytes += event.size();
                 tail.events.push_back(Arc::clone(event));
             }
@@ -144,7 +144,7 @@ impl Hub {
             }
             tail.head = Some(cursor);
         }
-        for event in &events {
+        for event in events {
             index.dispatch(event);
         }
         self.publish(cursor);
@@ -258,7 +258,7 @@ mod tests {
     fn a_reader_takes_what_is_after_its_place() {
         let hub = hub(10, 5);
         let mut place = hub.now().unwrap();
-        hub.append((6..=9).map(event).collect());
+        hub.append(&(6..=9).map(event).collect::<Vec<_>>());
         assert_eq!(positions(&hub.after(&mut place, 2).unwrap()), [6, 7]);
         place.advance(Position(7));
         assert_eq!(positions(&hub.after(&mut place, 9).unwrap()), [8, 9]);
@@ -270,9 +270,9 @@ mod tests {
     fn a_reader_that_falls_off_the_tail_is_told() {
         let hub = hub(3, 0);
         let mut place = hub.now().unwrap();
-        hub.append((1..=3).map(event).collect());
+        hub.append(&(1..=3).map(event).collect::<Vec<_>>());
         assert_eq!(hub.after(&mut place, 9).unwrap().len(), 3);
-        hub.append(vec![event(4)]);
+        hub.append(&[event(4)]);
         assert_eq!(hub.after(&mut place, 9).err(), Some(Expired));
     }
 
@@ -281,36 +281,36 @@ mod tests {
         let hub = Hub::new(TailBounds { events: usize::MAX, bytes: event(1).size() * 2 });
         hub.begin(LogHead { epoch: EPOCH, position: Position(0), logged_at: Timestamp::UNIX_EPOCH, rewound_to: None });
         let mut before_1 = hub.now().unwrap();
-        hub.append((1..=3).map(event).collect());
+        hub.append(&(1..=3).map(event).collect::<Vec<_>>());
         assert_eq!(hub.after(&mut before_1, 9).err(), Some(Expired));
     }
 
     #[test]
     fn who_saw_positions_that_were_given_out_anew_is_told_and_nobody_else() {
         let hub = hub(10, 0);
-        hub.append((1..=5).map(event).collect());
+        hub.append(&(1..=5).map(event).collect::<Vec<_>>());
         let mut saw_3 = hub.now().unwrap();
         saw_3.position = Position(3);
         let mut saw_5 = hub.now().unwrap();
         assert_eq!(hub.kept_below(Position(4)), Position(3));
         hub.rewind(Position(4), cursor(3));
         assert_eq!(hub.after(&mut saw_5, 9).err(), Some(Expired));
-        hub.append((4..=6).map(event).collect());
+        hub.append(&(4..=6).map(event).collect::<Vec<_>>());
         assert_eq!(hub.after(&mut saw_5, 9).err(), Some(Expired), "the new 6 is not what came after the old 5");
         assert_eq!(positions(&hub.after(&mut saw_3, 9).unwrap()), [4, 5, 6]);
         saw_3.advance(Position(6));
-        hub.append(vec![event(7)]);
+        hub.append(&[event(7)]);
         assert_eq!(positions(&hub.after(&mut saw_3, 9).unwrap()), [7], "it has gone on to the new numbering");
     }
 
     #[test]
     fn a_new_epoch_that_lost_nothing_expires_nobody() {
         let hub = hub(10, 0);
-        hub.append((1..=5).map(event).collect());
+        hub.append(&(1..=5).map(event).collect::<Vec<_>>());
         let mut place = hub.now().unwrap();
         assert_eq!(hub.kept_below(Position(6)), Position(5));
         hub.rewind(Position(6), cursor(5));
-        hub.append(vec![event(6)]);
+        hub.append(&[event(6)]);
         assert_eq!(positions(&hub.after(&mut place, 9).unwrap()), [6]);
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::doorbell::Doorbell;
 use super::hub::Hub;
 use crate::domain::{Cursor, EpochId, Position};
 use crate::store::{Heard, Notifications, Store, StoreError};
@@ -30,11 +30,11 @@ pub(super) struct Listener {
     store: Store,
     hub: Arc<Hub>,
     /// Wakes the sequencer.
-    doorbell: Arc<Notify>,
+    doorbell: Arc<Doorbell>,
 }
 
 impl Listener {
-    pub(super) fn new(store: Store, hub: Arc<Hub>, doorbell: Arc<Notify>) -> Self {
+    pub(super) fn new(store: Store, hub: Arc<Hub>, doorbell: Arc<Doorbell>) -> Self {
         Self { store, hub, doorbell }
     }
 
@@ -59,7 +59,7 @@ impl Listener {
         let mut notifications = self.store.notifications().await?;
         // only now: what is committed from here on is heard, what was before is read
         self.catch_up().await?;
-        self.doorbell.notify_one();
+        self.doorbell.wake();
         if !std::mem::take(first) {
             counter!(metric::LISTENER_RECONNECTS).increment(1);
             info!("connected for notifications again");
@@ -76,7 +76,7 @@ impl Listener {
         loop {
             tokio::select! {
                 notification = notifications.next() => match notification? {
-                    Heard::Doorbell => self.doorbell.notify_one(),
+                    Heard::Doorbell => self.doorbell.ring(),
                     Heard::Head => self.catch_up().await?,
                     Heard::Probe(_) => {}
                 },
@@ -84,7 +84,7 @@ impl Listener {
                     notifications.check().await?;
                     self.catch_up().await?;
                     if !hears {
-                        self.doorbell.notify_one();
+                        self.doorbell.wake();
                     }
                 }
             }
@@ -99,7 +99,7 @@ impl Listener {
             loop {
                 match notifications.next().await? {
                     Heard::Probe(heard) if heard == token => return Ok::<_, StoreError>(()),
-                    Heard::Doorbell => self.doorbell.notify_one(),
+                    Heard::Doorbell => self.doorbell.ring(),
                     // a caught-up head and others' probes: whatever came before our own is read after it
                     Heard::Head | Heard::Probe(_) => {}
                 }
@@ -146,7 +146,7 @@ impl Listener {
             if let Some(last) = page.events.last() {
                 head = last.cursor();
             }
-            self.hub.append(page.events);
+            self.hub.append(&page.events);
             if short {
                 self.hub.confirm();
                 return Ok(());

@@ -1,6 +1,7 @@
 //! The event log, in order, in memory: the sequencer gives positions out, the listener reads them, the hub holds the
 //! tail, and a subscription's resolver opens its stream here.
 
+mod doorbell;
 mod hub;
 mod inbox;
 mod index;
@@ -11,7 +12,6 @@ mod slot;
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use hub::{Expired, Hub, TailBounds};
@@ -30,7 +30,7 @@ pub fn start(store: &Store, config: &EventsConfig, lifecycle: &Lifecycle, migrat
         events: usize::try_from(config.tail_events).unwrap_or(usize::MAX),
         bytes: usize::try_from(config.tail_bytes).unwrap_or(usize::MAX),
     }));
-    let doorbell = Arc::new(Notify::new());
+    let doorbell = Arc::new(doorbell::Doorbell::default());
     let listener = listener::Listener::new(store.clone(), Arc::clone(&hub), Arc::clone(&doorbell));
     spawn_when(migrated, lifecycle, "listener", listener.run());
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::doorbell::Doorbell;
 use super::hub::Hub;
 use crate::domain::Position;
 use crate::store::{Sequenced, Store, StoreError};
@@ -23,7 +23,8 @@ use crate::telemetry::metric;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How often to look though nobody rang.
 const SAFETY_POLL: Duration = Duration::from_secs(1);
-/// So many rings within [`RING_WINDOW`] are too many: about 100 a second.
+/// So many rings within [`RING_WINDOW`], about 100 a second, or during one call are too many. Transactions that ring commit
+/// one after the other, so that where a commit is slow there never are many in a window, and a call waits behind them.
 const TOO_MANY_RINGS: usize = 10;
 const RING_WINDOW: Duration = Duration::from_millis(100);
 /// Between two calls while the bell is off: what an event waits at most, and half of it on average.
@@ -40,7 +41,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 pub(super) struct Sequencer {
     store: Store,
     hub: Arc<Hub>,
-    doorbell: Arc<Notify>,
+    doorbell: Arc<Doorbell>,
     /// The head after the last call of ours that moved events: nobody else has moved any while it is the hub's too.
     led_to: Option<Position>,
     rings: VecDeque<Instant>,
@@ -54,7 +55,7 @@ enum Cause {
 }
 
 impl Sequencer {
-    pub(super) fn new(store: Store, hub: Arc<Hub>, doorbell: Arc<Notify>) -> Self {
+    pub(super) fn new(store: Store, hub: Arc<Hub>, doorbell: Arc<Doorbell>) -> Self {
         Self { store, hub, doorbell, led_to: None, rings: VecDeque::with_capacity(TOO_MANY_RINGS) }
     }
 
@@ -78,7 +79,7 @@ impl Sequencer {
         let mut head = self.hub.watch();
         loop {
             tokio::select! {
-                () = self.doorbell.notified() => return Cause::Ring,
+                () = self.doorbell.woken() => return Cause::Ring,
                 changed = head.changed() => if changed.is_err() { return Cause::Safety },
                 () = sleep(SAFETY_POLL) => return Cause::Safety,
             }
@@ -87,6 +88,7 @@ impl Sequencer {
 
     async fn serve(&mut self, cause: Cause) {
         if !self.leads() && self.head_moves_within(PATIENCE).await {
+            self.forget_rings();
             return;
         }
         let called = self.call(None).await;
@@ -109,18 +111,25 @@ impl Sequencer {
         timeout(patience, self.hub.watch().changed()).await.is_ok()
     }
 
+    /// Counts the rings since it was last asked, which may have come during a call.
     fn rings_too_often(&mut self) -> bool {
         let now = Instant::now();
-        if self.rings.len() == TOO_MANY_RINGS {
-            self.rings.pop_front();
+        for _ in 0..self.doorbell.take_rings().min(TOO_MANY_RINGS) {
+            if self.rings.len() == TOO_MANY_RINGS {
+                self.rings.pop_front();
+            }
+            self.rings.push_back(now);
         }
-        self.rings.push_back(now);
         self.rings.len() == TOO_MANY_RINGS && self.rings.front().is_some_and(|first| now - *first < RING_WINDOW)
+    }
+
+    fn forget_rings(&mut self) {
+        self.doorbell.take_rings();
+        self.rings.clear();
     }
 
     /// With the bell off: calls often, until there has been nothing to move for a while or another replica leads.
     async fn poll_without_bell(&mut self) {
-        self.rings.clear();
         self.call(Some(false)).await;
         let mut last_moved = Instant::now();
         loop {
@@ -140,16 +149,17 @@ impl Sequencer {
     /// Sets the bell, then goes on calling until every transaction is over that may have looked at it before, prepared ones
     /// too: none of those will ring.
     async fn turn_bell_on(&mut self) {
+        self.forget_rings();
         self.call(Some(true)).await;
         let mut silent = self.writers().await;
         let mut pause = DRAIN_POLL.0;
         while !silent.is_empty() {
-            let rung = timeout(pause, self.doorbell.notified()).await.is_ok();
+            let rung = timeout(pause, self.doorbell.woken()).await.is_ok();
             pause = (pause * 2).min(DRAIN_POLL.1);
             self.call(None).await;
             if rung && self.rings_too_often() {
                 // busy again; the ring that is left behind leads back to polling
-                self.doorbell.notify_one();
+                self.doorbell.wake();
                 return;
             }
             let writers = self.writers().await;

@@ -91,12 +91,10 @@ impl Stream for Deliveries {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let mut slot = self.0.slot.lock();
-        match slot.delivery.take() {
-            Some(delivery) => Poll::Ready(Some(delivery)),
-            None => {
-                slot.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        if let Some(delivery) = slot.delivery.take() {
+            return Poll::Ready(Some(delivery));
         }
+        slot.waker = Some(context.waker().clone());
+        Poll::Pending
     }
 }

@@ -11,16 +11,15 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::AppState;
+use super::accept::{self, Accept};
 use crate::graphql::{Code, Gateway, OperationType, is_request_error};
 
-/// The media type of GraphQL-over-HTTP, under which a request error has a 4xx status.
-const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
 const JSON: &str = "application/json";
 
 /// Queries and mutations.
 pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
-    let accept = Accept::from(&headers);
-    let refuse = |status, message: &str| refuse(&state, &accept, status, message);
+    let Some(accept) = Accept::negotiate(&headers) else { return accept::not_acceptable() };
+    let refuse = |status, message: &str| refuse(&state, accept, status, message);
     if !is_json(&headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
     }
@@ -32,7 +31,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
         Err(rejection) => return refuse(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     match parse_body(&body) {
-        Ok(request) => answer(&state, &accept, request).await,
+        Ok(request) => answer(&state, accept, request).await,
         Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
     }
 }
@@ -43,27 +42,27 @@ pub async fn get(
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
-    let accept = Accept::from(&headers);
-    let refuse = |status, message: &str| refuse(&state, &accept, status, message);
+    let Some(accept) = Accept::negotiate(&headers) else { return accept::not_acceptable() };
+    let refuse = |status, message: &str| refuse(&state, accept, status, message);
     match parse_parameters(parameters) {
         Ok(mut request) => {
             if Gateway::operation_type(&mut request) == Some(OperationType::Mutation) {
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            answer(&state, &accept, request).await
+            answer(&state, accept, request).await
         }
         Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
     }
 }
 
-fn refuse(state: &AppState, accept: &Accept, status: StatusCode, message: &str) -> Response {
+fn refuse(state: &AppState, accept: Accept, status: StatusCode, message: &str) -> Response {
     (status, accept.content_type(), json_of(&state.live.gateway().refusal(Code::BadUserInput, message))).into_response()
 }
 
-async fn answer(state: &AppState, accept: &Accept, request: Request) -> Response {
+async fn answer(state: &AppState, accept: Accept, request: Request) -> Response {
     let response = state.live.gateway().execute(request).await;
-    let failed = *accept == Accept::GraphqlResponse && is_request_error(&response);
+    let failed = accept == Accept::GraphqlResponse && is_request_error(&response);
     let status = if failed { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     (status, accept.content_type(), json_of(&response)).into_response()
 }
@@ -79,7 +78,7 @@ fn json_of(response: &GraphqlResponse) -> Vec<u8> {
     printed.unwrap_or_default()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(content_type), None) = (types.next(), types.next()) else { return false };
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -87,19 +86,32 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// A request object; everything else is refused, a batch too.
-fn parse_body(body: &[u8]) -> Result<Request, String> {
+pub(super) fn parse_body(body: &[u8]) -> Result<Request, String> {
     let value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
     let serde_json::Value::Object(mut object) = value else {
         return Err("the body must be a JSON object; batches are not served".to_owned());
     };
+    check_extensions(object.get("extensions"))?;
     request(object.remove("query"), object.remove("operationName"), object.remove("variables"))
 }
 
-fn parse_parameters(mut parameters: HashMap<String, String>) -> Result<Request, String> {
+/// Extensions are an object, if they are there; none of ours is known.
+fn check_extensions(extensions: Option<&serde_json::Value>) -> Result<(), String> {
+    match extensions {
+        None | Some(serde_json::Value::Null | serde_json::Value::Object(_)) => Ok(()),
+        Some(_) => Err("extensions must be an object or null".to_owned()),
+    }
+}
+
+pub(super) fn parse_parameters(mut parameters: HashMap<String, String>) -> Result<Request, String> {
     let variables = match parameters.remove("variables").filter(|text| !text.is_empty()) {
         Some(text) => Some(serde_json::from_str(&text).map_err(|error| format!("variables is no JSON: {error}"))?),
         None => None,
     };
+    if let Some(text) = parameters.remove("extensions").filter(|text| !text.is_empty()) {
+        let extensions = serde_json::from_str(&text).map_err(|error| format!("extensions is no JSON: {error}"))?;
+        check_extensions(Some(&extensions))?;
+    }
     let text = |value: Option<String>| value.map(serde_json::Value::String);
     let operation_name = parameters.remove("operationName").filter(|name| !name.is_empty());
     request(text(parameters.remove("query")), text(operation_name), variables)
@@ -124,29 +136,4 @@ fn request(
         Some(_) => return Err("variables must be an object or null".to_owned()),
     }
     Ok(request)
-}
-
-#[derive(PartialEq, Eq)]
-enum Accept {
-    GraphqlResponse,
-    Json,
-}
-
-impl Accept {
-    fn from(headers: &HeaderMap) -> Self {
-        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        if accepted.flat_map(|value| value.split(',')).any(|range| range.trim().starts_with(GRAPHQL_RESPONSE)) {
-            Self::GraphqlResponse
-        } else {
-            Self::Json
-        }
-    }
-
-    fn content_type(&self) -> [(header::HeaderName, HeaderValue); 1] {
-        let value = match self {
-            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
-            Self::Json => "application/json; charset=utf-8",
-        };
-        [(header::CONTENT_TYPE, HeaderValue::from_static(value))]
-    }
 }

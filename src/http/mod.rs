@@ -1,11 +1,13 @@
 //! What the service speaks: GraphQL over HTTP and WebSocket, health, metrics.
 
+mod accept;
 mod graphql;
 mod guard;
 mod health;
 mod observe;
 mod problem;
 mod session;
+mod sse;
 
 use std::sync::Arc;
 
@@ -46,6 +48,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/graphql", get(graphql::get).post(graphql::post))
         .route("/graphql/ws", get(session::upgrade))
+        .route("/graphql/stream", get(sse::get).post(sse::post))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

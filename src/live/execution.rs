@@ -17,7 +17,7 @@ pub struct Execution {
     stream: BoxStream<'static, Response>,
     slot: EventSlot,
     busy: bool,
-    /// A run has had to wait for something, as a DataLoader: several side by side are worth it.
+    /// A run has had to wait for something, as a `DataLoader`: several side by side are worth it.
     pub awaited: bool,
 }
 

@@ -35,27 +35,26 @@ impl Key {
     }
 }
 
-/// A result and the position after it.
+/// The payload of a `next`, and the cursor of who has got it.
 #[derive(Debug, Clone)]
-pub struct Executed {
-    pub position: Position,
+pub struct Frame {
+    pub cursor: Cursor,
     pub payload: Bytes,
 }
 
 /// A HEARTBEAT, as long as no later one replaces it.
 #[derive(Debug, Clone)]
 pub struct Beat {
-    pub position: Position,
+    pub frame: Frame,
     /// Tells two at the same position apart.
     pub tick: u64,
-    pub payload: Bytes,
 }
 
 /// What a feed's subscribers share.
 pub struct State {
     /// Everything that matches above this and has been executed is in the ring.
     pub floor: Position,
-    pub ring: VecDeque<Executed>,
+    pub ring: VecDeque<Frame>,
     bytes: usize,
     pub beat: Option<Beat>,
     /// For each numbering of the log after the feed's first: the lowest position that it gave out anew.
@@ -146,7 +145,7 @@ impl Feed {
     pub fn is_usable(&self) -> bool {
         let head = self.hub.head().map(|head| head.position);
         let state = self.state.lock();
-        state.failed.is_none() && state.ring.back().is_none_or(|last| Some(last.position) <= head)
+        state.failed.is_none() && state.ring.back().is_none_or(|last| Some(last.cursor.position) <= head)
     }
 
     /// The runner has nothing more to do. False: something came meanwhile, and it goes on.
@@ -169,22 +168,21 @@ impl Feed {
     }
 
     /// Adds what has been executed, in order, and wakes the subscribers.
-    pub fn publish(&self, results: impl IntoIterator<Item = (Cursor, Option<u64>, Bytes)>) {
+    pub fn publish(&self, results: impl IntoIterator<Item = (Frame, Option<u64>)>) {
         let mut state = self.state.lock();
         state.active_at = Instant::now();
-        for (cursor, tick, payload) in results {
-            match tick {
-                Some(tick) => state.beat = Some(Beat { position: cursor.position, tick, payload }),
-                None => {
-                    state.bytes += payload.len();
-                    state.ring.push_back(Executed { position: cursor.position, payload });
-                }
+        for (frame, tick) in results {
+            if let Some(tick) = tick {
+                state.beat = Some(Beat { frame, tick });
+            } else {
+                state.bytes += frame.payload.len();
+                state.ring.push_back(frame);
             }
         }
         while state.ring.len() > self.limits.ring || (state.bytes > self.limits.ring_bytes && state.ring.len() > 1) {
             let Some(oldest) = state.ring.pop_front() else { break };
             state.bytes -= oldest.payload.len();
-            state.floor = state.floor.max(oldest.position);
+            state.floor = state.floor.max(oldest.cursor.position);
         }
         state.wake();
     }
@@ -201,7 +199,7 @@ impl Feed {
     /// Positions from `rewound_to` on have been given out anew.
     pub fn rewind(&self, rewound_to: Position) {
         let mut state = self.state.lock();
-        while state.ring.back().is_some_and(|last| last.position >= rewound_to) {
+        while state.ring.back().is_some_and(|last| last.cursor.position >= rewound_to) {
             let gone = state.ring.pop_back().map_or(0, |last| last.payload.len());
             state.bytes -= gone;
         }

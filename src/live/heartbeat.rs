@@ -15,11 +15,18 @@ use super::feed::Feed;
 /// An open execution is given back when its feed has had nothing to execute for so long.
 const IDLE_EXECUTION: Duration = Duration::from_secs(10);
 
-/// The feeds that want HEARTBEATs, by when the next is due. The number tells two of the same instant apart.
+/// When each feed is looked at next.
 pub struct Heartbeats {
     interval: Duration,
-    due: Mutex<(u64, BTreeMap<(Instant, u64), Weak<Feed>>)>,
+    due: Mutex<Due>,
     added: Notify,
+}
+
+/// The number tells two of the same instant apart.
+#[derive(Default)]
+struct Due {
+    last_number: u64,
+    feeds: BTreeMap<(Instant, u64), Weak<Feed>>,
 }
 
 impl Heartbeats {
@@ -39,18 +46,18 @@ impl Heartbeats {
 
     fn schedule(&self, at: Instant, feed: Weak<Feed>) {
         let mut due = self.due.lock();
-        due.0 += 1;
-        let number = due.0;
-        due.1.insert((at, number), feed);
+        due.last_number += 1;
+        let number = due.last_number;
+        due.feeds.insert((at, number), feed);
     }
 
     fn next(&self) -> Option<Instant> {
-        self.due.lock().1.first_key_value().map(|((at, _), _)| *at)
+        self.due.lock().feeds.first_key_value().map(|((at, _), _)| *at)
     }
 
     fn pop(&self, now: Instant) -> Option<Weak<Feed>> {
         let mut due = self.due.lock();
-        let first = due.1.first_entry()?;
+        let first = due.feeds.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
     }
 }

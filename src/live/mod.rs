@@ -17,10 +17,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_graphql::{Request, Response};
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
+pub use feed::Frame;
 pub use payload::{errors_json, response_json};
-pub use subscriber::{Ended, Frame, Subscriber};
+pub use subscriber::{Ended, Subscriber};
 
 use crate::events::Hub;
 use crate::graphql::{Code, Gateway};
@@ -39,8 +42,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Events that may wait for a feed's execution.
     pub inbox: usize,
-    /// Executions side by side where a selection waits for something.
+    /// Executions of a feed side by side where its selection waits for the database.
     pub side_by_side: usize,
+    /// Executions of all feeds that wait for the database at a time, so that requests have connections too.
+    pub waiting: usize,
 }
 
 /// All feeds of this process.
@@ -52,6 +57,7 @@ pub struct Live {
     plans: Plans,
     feeds: Mutex<HashMap<Key, Weak<Feed>>>,
     heartbeats: Heartbeats,
+    waiting: Semaphore,
 }
 
 impl Live {
@@ -65,6 +71,7 @@ impl Live {
     ) -> Arc<Self> {
         let live = Arc::new(Self {
             heartbeats: Heartbeats::new(heartbeat_interval),
+            waiting: Semaphore::new(limits.waiting.max(limits.side_by_side)),
             hub,
             gateway,
             lifecycle: lifecycle.clone(),
@@ -121,6 +128,17 @@ impl Live {
         drop(feeds);
         self.heartbeats.add(&feed);
         Ok(feed)
+    }
+
+    /// The payload of the `error` that tells a subscriber why it has ended.
+    pub fn errors_of(&self, ended: Ended) -> Bytes {
+        match ended {
+            Ended::Failed(errors) => errors,
+            Ended::Expired => {
+                let message = "the subscriber fell behind what is held for it; ask for the state and subscribe anew";
+                errors_json(&self.gateway.refusal(Code::CursorExpired, message).errors)
+            }
+        }
     }
 
     /// Forgets a feed that has ended.

@@ -5,27 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::Response;
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::try_join_all;
 use tokio::time::sleep;
 use tracing::error;
 
 use super::execution::{Broken, Execution};
-use super::feed::Feed;
+use super::feed::{Feed, Frame};
 use super::payload::result_json;
-use crate::domain::Cursor;
 use crate::events::{Delivery, Item};
 use crate::graphql::Code;
 
 /// Items that are taken from the inbox at a time.
 const BATCH: usize = 64;
 /// Waits between attempts while the database is away, each of which has waited for the database itself; then the feed ends.
-const RETRY_PAUSES: [Duration; 3] =
-    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(2000)];
+const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
-/// A result with its cursor; a HEARTBEAT's with its tick.
-type Executed = (Cursor, Option<u64>, Bytes);
+/// A result; a HEARTBEAT's with its tick.
+type Executed = (Frame, Option<u64>);
 
 /// Why a feed ends.
 enum Failure {
@@ -141,6 +138,13 @@ async fn execute(
         executions.push(open(feed).await?);
     }
     let lanes = if executions[0].awaited { executions.len().min(deliveries.len()) } else { 1 };
+    let live = feed.live().ok_or(Failure::Defect)?;
+    let _turn = if executions[0].awaited {
+        let lanes = u32::try_from(lanes).map_err(|_| Failure::Defect)?;
+        Some(live.waiting.acquire_many(lanes).await.map_err(|_| Failure::Defect)?)
+    } else {
+        None
+    };
     let running = executions[..lanes].iter_mut().enumerate().map(|(lane, execution)| async move {
         let mut responses = Vec::with_capacity(deliveries.len() / lanes + 1);
         for delivery in deliveries.iter().skip(lane).step_by(lanes) {
@@ -160,7 +164,7 @@ async fn execute(
             *tick
         });
         let cursor = delivery.cursor();
-        results.push((cursor, beat, result_json(&response, cursor)));
+        results.push((Frame { cursor, payload: result_json(&response, cursor) }, beat));
     }
     Ok(results)
 }

@@ -6,13 +6,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use metrics::gauge;
 
-use super::feed::Feed;
+use super::feed::{Feed, Frame};
 use crate::domain::{Cursor, Position};
 use crate::events::Hub;
 use crate::telemetry::metric;
-
-/// What a subscriber is to send: the payload of a `next`.
-pub type Frame = Bytes;
 
 /// Why a subscriber gets nothing more.
 #[derive(Debug, Clone)]
@@ -66,15 +63,15 @@ impl Subscriber {
             return Poll::Ready(Err(Ended::Expired));
         }
         self.generation = state.rewinds.len();
-        let from = state.ring.partition_point(|executed| executed.position <= self.position);
+        let from = state.ring.partition_point(|frame| frame.cursor.position <= self.position);
         let mut taken = 0;
-        for executed in state.ring.range(from..).take(limit) {
-            if taken > 0 && taken + executed.payload.len() > bytes {
+        for frame in state.ring.range(from..).take(limit) {
+            if taken > 0 && taken + frame.payload.len() > bytes {
                 break;
             }
-            taken += executed.payload.len();
-            self.position = executed.position;
-            frames.push(executed.payload.clone());
+            taken += frame.payload.len();
+            self.position = frame.cursor.position;
+            frames.push(frame.clone());
         }
         if taken > 0 {
             self.told = self.position;
@@ -83,10 +80,10 @@ impl Subscriber {
         // nobody who is behind a HEARTBEAT gets it; here everything in the ring has been taken
         if let Some(beat) = state.beat.as_ref().filter(|beat| beat.tick > self.tick) {
             self.tick = beat.tick;
-            if beat.position >= self.position {
-                self.position = beat.position;
-                self.told = beat.position;
-                frames.push(beat.payload.clone());
+            if beat.frame.cursor.position >= self.position {
+                self.position = beat.frame.cursor.position;
+                self.told = self.position;
+                frames.push(beat.frame.clone());
                 return Poll::Ready(Ok(()));
             }
         }
@@ -108,7 +105,7 @@ impl Subscriber {
         let caught_up = self.position >= state.floor
             && self.generation == state.rewinds.len()
             && state.failed.is_none()
-            && state.ring.back().is_none_or(|last| last.position <= self.position);
+            && state.ring.back().is_none_or(|last| last.cursor.position <= self.position);
         if !caught_up || head.position <= self.told {
             return None;
         }

@@ -48,7 +48,7 @@ impl Store {
 
     /// Sends our probe by another connection than the one that LISTENs, as the writers' notifications come.
     pub async fn send_probe(&self, token: Uuid) -> Result<(), StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         lease
             .within(|connection| {
                 Box::pin(async move {

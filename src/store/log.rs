@@ -61,7 +61,7 @@ pub struct LogPage {
 impl Store {
     /// Moves what is visible from the outbox to the log; `ring` sets the doorbell, where it is given.
     pub async fn sequence_events(&self, ring: Option<bool>) -> Result<Sequenced, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         let row = lease
             .within(|connection| {
                 Box::pin(
@@ -92,7 +92,7 @@ impl Store {
             microseconds: i64::try_from(retention.age.as_micros()).unwrap_or(i64::MAX),
         };
         let keep_events = i64::try_from(retention.events).unwrap_or(i64::MAX);
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         let row = lease
             .within(|connection| {
                 Box::pin(
@@ -110,7 +110,7 @@ impl Store {
 
     /// Where the log ends, to one who has read it in `epoch`.
     pub async fn log_head(&self, epoch: Option<EpochId>) -> Result<LogHead, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         let row = lease
             .within(|connection| {
                 Box::pin(
@@ -165,7 +165,7 @@ impl Store {
 
     /// When a position was given out; `None` where the log does not hold it.
     pub async fn logged_at(&self, position: Position) -> Result<Option<Timestamp>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         Ok(lease
             .within(|connection| {
                 Box::pin(
@@ -178,7 +178,7 @@ impl Store {
 
     /// Transactions that may have written to the outbox and have not ended.
     pub async fn outbox_writers(&self) -> Result<Vec<String>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         Ok(lease
             .within(|connection| {
                 Box::pin(
@@ -191,7 +191,7 @@ impl Store {
 
     /// Up to `limit` events after `position`, to one who has read the log in `epoch`.
     pub async fn log_page(&self, epoch: EpochId, after: Position, limit: u32) -> Result<LogPage, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         let rows = lease
             .within(|connection| {
                 Box::pin(

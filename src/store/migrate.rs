@@ -31,7 +31,7 @@ pub enum MigrateError {
 impl Store {
     /// Compares `_sqlx_migrations` with what this release brings, without asking for any right but to read it.
     pub async fn migrations(&self) -> Result<Migrations, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.log_lease().await?;
         let applied: Option<Vec<i64>> = lease
             .within(|connection| {
                 Box::pin(async move {

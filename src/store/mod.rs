@@ -36,13 +36,18 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const TRUSTED_IDLE: Duration = Duration::from_millis(100);
 /// What the client waits beyond the server's own `statement_timeout` before it gives the connection up.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(2);
+/// Of all connections, those that only the event log uses: for the sequencer, the reader and the maintenance.
+const LOG_CONNECTIONS: u32 = 3;
 /// How often a unit of work is run that fails to serialize or deadlocks.
 const WRITE_ATTEMPTS: u32 = 5;
 
 /// The database, as a pool of connections with our time-outs set.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// For requests.
     pool: PgPool,
+    /// For the event log alone: whatever requests do, it goes on.
+    log_pool: PgPool,
     options: PgConnectOptions,
     settings: SessionSettings,
 }
@@ -59,24 +64,40 @@ struct SessionSettings {
 #[error("the database URL cannot be used")]
 pub struct InvalidUrl(#[source] sqlx::Error);
 
+/// How many connections requests, and subscriptions whose selection asks the database, have.
+pub fn request_connections(config: &DatabaseConfig) -> u32 {
+    config.database_connections.saturating_sub(LOG_CONNECTIONS).max(1)
+}
+
 impl Store {
     /// Opens no connection yet: the database may be away.
     pub fn new(url: &str, config: &DatabaseConfig) -> Result<Self, InvalidUrl> {
         let options = PgConnectOptions::from_str(url).map_err(InvalidUrl)?.application_name("incident-manager");
         let settings =
             SessionSettings { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
-        let pool = settings.pool(config.database_connections).connect_lazy_with(options.clone());
-        Ok(Self { pool, options, settings })
+        let pool = settings.pool(request_connections(config)).connect_lazy_with(options.clone());
+        let log_pool = settings.pool(LOG_CONNECTIONS).connect_lazy_with(options.clone());
+        Ok(Self { pool, log_pool, options, settings })
     }
 
     /// Closes idle connections, and the others as they come back.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.log_pool.close().await;
     }
 
     async fn lease(&self) -> Result<Lease, StoreError> {
+        self.lease_of(&self.pool).await
+    }
+
+    /// A connection of those that the event log has for itself.
+    async fn log_lease(&self) -> Result<Lease, StoreError> {
+        self.lease_of(&self.log_pool).await
+    }
+
+    async fn lease_of(&self, pool: &PgPool) -> Result<Lease, StoreError> {
         let deadline = self.settings.statement_timeout + DEADLINE_MARGIN;
-        Ok(Lease::new(self.pool.acquire().await?, deadline))
+        Ok(Lease::new(pool.acquire().await?, deadline))
     }
 
     /// Runs one unit of work in a transaction that says who acts; again, when it fails to serialize or deadlocks.

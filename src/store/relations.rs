@@ -49,7 +49,7 @@ async fn fetch_related(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Ve
                   i.updated_at, i.acknowledged_at, i.resolved_at, i.closed_at, i.assigned_to, i.affected_resources,
                   i.labels, i.metadata, i.resolution, i.root_cause, i.fingerprint, i.version
            FROM unnest($1::uuid[]) k(id)
-           CROSS JOIN LATERAL incident_manager.related_incidents(k.id) WITH ORDINALITY r(id, reason, score, rank)
+           CROSS JOIN LATERAL incident_manager.related_incidents(k.id) r
            JOIN incident_manager.incident i ON i.id = r.id
            ORDER BY k.id, r.rank"#,
         ids

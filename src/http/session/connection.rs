@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use async_graphql::{Request, Response};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
 use crate::config::SessionConfig;
 use crate::graphql::{Code, Gateway, OperationType, is_request_error};
-use crate::live::{Ended, Live, Subscriber, errors_json, response_json};
+use crate::live::{Frame, Live, Subscriber, errors_json, response_json};
 
 /// Bytes that are queued on a socket before they are flushed; what is pulled beyond that would be memory a slow client holds.
 const FLUSH_BYTES: usize = 32 << 10;
@@ -58,7 +57,7 @@ pub struct Connection {
     heard: bool,
     timer: Pin<Box<Sleep>>,
     acknowledged: bool,
-    frames: Vec<Bytes>,
+    frames: Vec<Frame>,
 }
 
 struct Operation {
@@ -332,22 +331,14 @@ impl Connection {
                 let mut frames = std::mem::take(&mut self.frames);
                 let room = FLUSH_BYTES.saturating_sub(self.queued);
                 let taken = subscriber.poll_take(context, TURN, room, &mut frames);
-                for payload in frames.drain(..) {
-                    self.send(message("next", &id, &payload))?;
+                for frame in frames.drain(..) {
+                    self.send(message("next", &id, &frame.payload))?;
                 }
                 self.frames = frames;
                 match taken {
                     Poll::Pending | Poll::Ready(Ok(())) => Ok(false),
-                    Poll::Ready(Err(Ended::Failed(errors))) => {
-                        self.send(error_message(&id, &errors))?;
-                        Ok(true)
-                    }
-                    Poll::Ready(Err(Ended::Expired)) => {
-                        let refused = self.live.gateway().refusal(
-                            Code::CursorExpired,
-                            "the subscriber fell behind what is held for it; ask for the state and subscribe anew",
-                        );
-                        self.send(error_message(&id, &errors_json(&refused.errors)))?;
+                    Poll::Ready(Err(ended)) => {
+                        self.send(error_message(&id, &self.live.errors_of(ended)))?;
                         Ok(true)
                     }
                 }

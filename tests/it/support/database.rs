@@ -45,6 +45,11 @@ impl TestDatabase {
         let mut server = connect(&server_url()).await;
         server.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         server.close().await.unwrap();
+        Self::existing(name)
+    }
+
+    /// One that the test has made; dropped like the others.
+    pub fn existing(name: String) -> Self {
         let url = url_of(&name);
         let pool = PgPoolOptions::new().max_connections(40).connect_lazy(&url).unwrap();
         Self { name, url, pool }

@@ -1,6 +1,10 @@
 //! What the tests share: a database of their own, a service on it, and clients over real sockets.
 
 pub mod database;
+pub mod heard;
+pub mod log;
+pub mod roles;
+pub mod server;
 pub mod service;
 pub mod socket;
 pub mod statements;
@@ -8,6 +12,8 @@ pub mod statements;
 use std::time::Duration;
 
 pub use database::TestDatabase;
+pub use heard::{Heard, committed};
+pub use server::Server;
 pub use service::Service;
 pub use socket::Socket;
 

@@ -1,0 +1,214 @@
+//! GraphQL over Server-Sent Events: the distinct connections mode of the graphql-sse protocol, one operation a request.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_graphql::Request;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures::Stream;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::AppState;
+use super::accept::takes_event_stream;
+use super::graphql::{is_json, parse_body, parse_parameters};
+use super::problem::Problem;
+use crate::graphql::{Code, Gateway, OperationType, is_request_error};
+use crate::live::{Frame, Live, Subscriber, response_json};
+
+/// Bytes of results that are handed to the socket at a time.
+const CHUNK_BYTES: usize = 32 << 10;
+/// Results that are handed to the socket at a time.
+const CHUNK_RESULTS: usize = 64;
+
+pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+    if !is_json(&headers) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
+    }
+    match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
+        Ok(body) => match parse_body(&body) {
+            Ok(request) => stream(state, &headers, request),
+            Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
+        },
+        Err((status, detail)) => refuse(status, detail),
+    }
+}
+
+/// Subscriptions and queries, as a browser's `EventSource` asks.
+pub async fn get(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Response {
+    match parse_parameters(parameters) {
+        Ok(mut request) => {
+            if Gateway::operation_type(&mut request) == Some(OperationType::Mutation) {
+                let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
+                return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
+            }
+            stream(state, &headers, request)
+        }
+        Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
+    }
+}
+
+fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
+    Problem::new(status, Code::BadUserInput, detail).into_response()
+}
+
+fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> Response {
+    if !takes_event_stream(headers) {
+        return refuse(StatusCode::NOT_ACCEPTABLE, "responses are text/event-stream");
+    }
+    let live = Arc::clone(&state.live);
+    let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
+        Running::Opening(Box::pin(async move {
+            // what is wrong with a request is told in the stream: an EventSource sees no more of another answer
+            live.subscribe(request).await.map_err(|refused| response_json(&refused))
+        }))
+    } else {
+        Running::Execution(Box::pin(async move {
+            let response = live.gateway().execute(request).await;
+            if is_request_error(&response) { errors_result(&response.errors) } else { response_json(&response) }
+        }))
+    };
+    let interval = state.session.ping_interval;
+    let events = Events {
+        live: state.live,
+        stop: Box::pin(state.lifecycle.soft().clone().cancelled_owned()),
+        running,
+        interval,
+        timer: Box::pin(sleep_until(Instant::now() + interval)),
+        frames: Vec::new(),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, Body::from_stream(events)).into_response()
+}
+
+/// A result of errors alone.
+fn errors_result(errors: &[async_graphql::ServerError]) -> Bytes {
+    response_json(&async_graphql::Response::from_errors(errors.to_vec()))
+}
+
+enum Running {
+    Opening(BoxFuture<'static, Result<Subscriber, Bytes>>),
+    Subscription(Box<Subscriber>),
+    Execution(BoxFuture<'static, Bytes>),
+    /// `complete` has been sent.
+    Completed,
+}
+
+/// The body of a response.
+struct Events {
+    live: Arc<Live>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    running: Running,
+    interval: Duration,
+    timer: Pin<Box<Sleep>>,
+    frames: Vec<Frame>,
+}
+
+impl Events {
+    /// The last events of a stream.
+    fn complete(&mut self, payload: Option<&[u8]>) -> Vec<u8> {
+        self.running = Running::Completed;
+        let mut text = Vec::new();
+        if let Some(payload) = payload {
+            push_next(&mut text, None, payload);
+        }
+        text.extend_from_slice(b"event: complete\ndata:\n\n");
+        text
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        loop {
+            match &mut self.running {
+                Running::Completed => return Poll::Ready(None),
+                Running::Execution(execution) => {
+                    if let Poll::Ready(payload) = execution.as_mut().poll(context) {
+                        return Poll::Ready(Some(self.complete(Some(&payload))));
+                    }
+                }
+                Running::Opening(opening) => match opening.as_mut().poll(context) {
+                    Poll::Ready(Ok(subscriber)) => {
+                        self.running = Running::Subscription(Box::new(subscriber));
+                        continue;
+                    }
+                    Poll::Ready(Err(payload)) => return Poll::Ready(Some(self.complete(Some(&payload)))),
+                    Poll::Pending => {}
+                },
+                Running::Subscription(subscriber) => {
+                    // the end of the stream alone: an EventSource comes back by itself
+                    if self.stop.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(None);
+                    }
+                    match subscriber.poll_take(context, CHUNK_RESULTS, CHUNK_BYTES, &mut self.frames) {
+                        Poll::Ready(Ok(())) => {
+                            let mut text =
+                                Vec::with_capacity(self.frames.iter().map(|frame| frame.payload.len() + 80).sum());
+                            for frame in self.frames.drain(..) {
+                                push_next(&mut text, Some(&frame.cursor.encode()), &frame.payload);
+                            }
+                            self.timer.as_mut().reset(Instant::now() + self.interval);
+                            return Poll::Ready(Some(text));
+                        }
+                        Poll::Ready(Err(ended)) => {
+                            let errors = self.live.errors_of(ended);
+                            let payload = [b"{\"errors\":", &*errors, b"}"].concat();
+                            return Poll::Ready(Some(self.complete(Some(&payload))));
+                        }
+                        Poll::Pending => {}
+                    }
+                }
+            }
+            std::task::ready!(self.timer.as_mut().poll(context));
+            self.timer.as_mut().reset(Instant::now() + self.interval);
+            return Poll::Ready(Some(self.keep_alive()));
+        }
+    }
+
+    /// A comment, and a cursor where the stream has moved on without a result: an event without data is none, but its id
+    /// counts.
+    fn keep_alive(&mut self) -> Vec<u8> {
+        let mut text = b":\n\n".to_vec();
+        if let Running::Subscription(subscriber) = &mut self.running
+            && let Some(cursor) = subscriber.bookmark()
+        {
+            text.extend_from_slice(format!("id: {}\n\n", cursor.encode()).as_bytes());
+        }
+        text
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Vec<u8>, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(context).map(|text| text.map(Ok))
+    }
+}
+
+/// JSON has no line break, so that a payload is one line of data.
+fn push_next(text: &mut Vec<u8>, id: Option<&str>, payload: &[u8]) {
+    text.extend_from_slice(b"event: next\n");
+    if let Some(id) = id {
+        text.extend_from_slice(b"id: ");
+        text.extend_from_slice(id.as_bytes());
+        text.push(b'\n');
+    }
+    text.extend_from_slice(b"data: ");
+    text.extend_from_slice(payload);
+    text.extend_from_slice(b"\n\n");
+}
