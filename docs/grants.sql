@@ -1,10 +1,11 @@
 -- The least grants for two roles, run by the role that installed the schema (the tables' owner), after `migrate`, and again
--- after an update; name your own roles. Neither may migrate, delete, or write the event log.
+-- after an update; name your own roles. Neither may migrate, write the event log, or delete anything but playbooks.
 
 -- The service: every query, mutation and subscription, the sequencer and the log's maintenance.
 grant usage on schema incident_manager to incident_manager_service;
 grant select on
-  incident_manager.incident, incident_manager.alert, incident_manager.comment,
+  incident_manager.incident, incident_manager.alert, incident_manager.comment, incident_manager.timeline,
+  incident_manager.playbook, incident_manager.incident_playbook, incident_manager.incident_link,
   incident_manager.event_log, incident_manager.event_text, incident_manager.event_batch, incident_manager.event_epoch,
   incident_manager.event_doorbell, incident_manager._sqlx_migrations
   to incident_manager_service;
@@ -14,8 +15,13 @@ grant insert (id, title, description, severity, incident_type, source, affected_
               resolution, root_cause)
   on incident_manager.incident to incident_manager_service;
 grant insert (id, incident_id, body) on incident_manager.comment to incident_manager_service;
+grant insert (id, name, description, enabled, severities, incident_types, sources, steps),
+      update (name, description, enabled, severities, incident_types, sources, steps), delete
+  on incident_manager.playbook to incident_manager_service;
+grant insert (a, b) on incident_manager.incident_link to incident_manager_service;
 grant execute on function
   incident_manager.submit_alerts(jsonb),
+  incident_manager.related_incidents(uuid), incident_manager.correlated_incidents(uuid),
   incident_manager.sequence_events(integer, boolean),
   incident_manager.event_maintain(interval, bigint, bigint),
   incident_manager.event_rewound_to(uuid),

@@ -18,6 +18,14 @@ pub struct Cursor {
     pub logged_at: Timestamp,
 }
 
+/// The span of the log that a stream can be resumed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamPosition {
+    pub newest: Cursor,
+    /// Before the oldest event that the log holds. When that place was given out the log no longer says.
+    pub oldest: Cursor,
+}
+
 /// A text that no cursor of ours encodes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is no cursor of this stream")]

@@ -44,6 +44,10 @@ id!(
     CommentId
 );
 id!(
+    /// A playbook's id.
+    PlaybookId
+);
+id!(
     /// Names one epoch of one event log: as long as it is the same, a position means the same event.
     EpochId
 );

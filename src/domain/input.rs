@@ -20,6 +20,8 @@ pub mod limits {
     pub const URL_CHARS: usize = 2000;
     /// Bytes of a description, a resolution, a root cause, a comment.
     pub const TEXT_BYTES: usize = 64 << 10;
+    /// Steps of a playbook.
+    pub const STEPS: usize = 100;
     /// Bytes of a map or a list, as JSON.
     pub const JSON_BYTES: usize = 16 << 10;
 }

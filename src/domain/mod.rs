@@ -10,21 +10,27 @@ mod ids;
 mod incident;
 mod input;
 mod page;
+mod playbook;
+mod relation;
+mod timeline;
 mod wire;
 
 pub use alert::{Alert, AlertFilter, AlertStatus, NewAlert, SubmittedAlert};
 pub use comment::{Comment, NewComment};
-pub use cursor::{Cursor, CursorError};
+pub use cursor::{Cursor, CursorError, StreamPosition};
 pub use event::{Change, Event, IncidentChange, UpdateType};
 pub use filter::Filter;
-pub use ids::{AlertId, CommentId, EpochId, IncidentId, Position};
+pub use ids::{AlertId, CommentId, EpochId, IncidentId, PlaybookId, Position};
 pub use incident::{
     Incident, IncidentFilter, IncidentKind, IncidentOrder, IncidentPatch, IncidentState, NewIncident, Severity,
 };
 pub use input::{
     InvalidInput, JsonObject, instant, limits, object, optional_text, string_map, text, text_bytes, text_list,
 };
-pub use page::{Keyset, ListTag, Page, PageError, PageRequest, Seek};
+pub use page::{Keyset, ListTag, NestedPage, Page, PageError, PageRequest, Seek};
+pub use playbook::{NewPlaybook, Playbook, PlaybookStep};
+pub use relation::{IncidentPair, RelatedIncident, RelationReason};
+pub use timeline::TimelineEntry;
 
 /// An instant in UTC; the database keeps microseconds.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -5,15 +5,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use uuid::Uuid;
 
-use super::Timestamp;
 use super::incident::{IncidentOrder, Severity};
+use super::input::instant;
+use super::{IncidentId, Position, Timestamp};
 
 /// Which list, in which order, a key belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ListTag {
     Incidents(IncidentOrder),
     Alerts,
     Comments,
+    Timeline,
+    Playbooks,
 }
 
 impl ListTag {
@@ -25,18 +28,33 @@ impl ListTag {
             Self::Incidents(IncidentOrder::SeverityThenCreatedAt) => 4,
             Self::Alerts => 5,
             Self::Comments => 6,
+            Self::Timeline => 7,
+            Self::Playbooks => 8,
         }
     }
 }
 
 /// Where one item stands in its list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Keyset {
     pub tag: ListTag,
     /// P0 in lists that are not ordered by it.
     pub severity: Severity,
     pub at: Timestamp,
     pub id: Uuid,
+}
+
+impl Keyset {
+    /// Where an entry of a list that is ordered by position stands.
+    pub fn of_position(tag: ListTag, position: Position) -> Self {
+        let id = Uuid::from_u128(u128::from(position.0.unsigned_abs()));
+        Self { tag, severity: Severity::P0, at: Timestamp::UNIX_EPOCH, id }
+    }
+
+    /// The position that [`Keyset::of_position`] was made of.
+    pub fn position(&self) -> Position {
+        Position(i64::try_from(self.id.as_u128()).unwrap_or(i64::MAX))
+    }
 }
 
 /// 1 byte of list, 1 of severity, 8 of microseconds since 1970, 16 of id.
@@ -62,14 +80,15 @@ impl Keyset {
         Some(Self {
             tag,
             severity: *Severity::ALL.get(usize::from(bytes[1]))?,
-            at: DateTime::from_timestamp_micros(i64::from_be_bytes(bytes[2..10].try_into().ok()?))?,
+            at: instant("", DateTime::from_timestamp_micros(i64::from_be_bytes(bytes[2..10].try_into().ok()?))?)
+                .ok()?,
             id: Uuid::from_bytes(bytes[10..].try_into().ok()?),
         })
     }
 }
 
 /// In which direction a page is sought, and from where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Seek {
     /// `first`, `after`
     Forward(Option<Keyset>),
@@ -78,11 +97,41 @@ pub enum Seek {
 }
 
 /// A page that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     /// Most items, 1 to [`PageRequest::MAX`].
     pub size: u32,
     pub seek: Seek,
+}
+
+/// A page of what hangs on an incident; such lists are read forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NestedPage {
+    pub incident: IncidentId,
+    /// Most items, 1 to [`PageRequest::MAX`].
+    pub size: u32,
+    /// After which item.
+    pub after: Option<Keyset>,
+}
+
+impl NestedPage {
+    /// Reads a nested connection's arguments; `default` is the size where `first` is null.
+    pub fn from_args(
+        incident: IncidentId,
+        tag: ListTag,
+        default: u32,
+        first: Option<i32>,
+        after: Option<&str>,
+    ) -> Result<Self, PageError> {
+        let page = PageRequest::from_args(tag, default, (first, after), (None, None))?;
+        let (Seek::Forward(after) | Seek::Backward(after)) = page.seek;
+        Ok(Self { incident, size: page.size, after })
+    }
+
+    /// The page, from what was found; see [`Page::from_search`].
+    pub fn found<T>(&self, found: Vec<T>) -> Page<T> {
+        Page::from_search(PageRequest { size: self.size, seek: Seek::Forward(self.after) }, found)
+    }
 }
 
 /// Arguments that ask for no page; names the argument.
@@ -181,6 +230,15 @@ mod tests {
         let by_date = ListTag::Incidents(IncidentOrder::CreatedAtDesc);
         assert_eq!(Keyset::decode(ListTag::Incidents(IncidentOrder::CreatedAtAsc), &key(by_date).encode()), None);
         assert_eq!(Keyset::decode(by_date, "no cursor"), None);
+        let forged = Keyset { at: Timestamp::MAX_UTC, ..key(by_date) };
+        assert_eq!(Keyset::decode(by_date, &forged.encode()), None, "no instant of ours");
+    }
+
+    #[test]
+    fn a_position_is_a_key() {
+        let key = Keyset::of_position(ListTag::Timeline, Position(42));
+        let read = Keyset::decode(ListTag::Timeline, &key.encode());
+        assert_eq!(read.map(|key| key.position()), Some(Position(42)));
     }
 
     #[test]

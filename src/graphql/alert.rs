@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::error::nullable;
 use super::incident::Incident;
+use super::loader::Loaders;
 use super::scalar::{DateTime, Map};
 use crate::domain::{self, AlertStatus, IncidentKind, Severity};
-use crate::store::Store;
 
 /// What a source sent, as it sent it: each submission is one.
 pub struct Alert(pub Arc<domain::Alert>);
@@ -82,7 +82,7 @@ impl Alert {
 
     async fn incident(&self, context: &Context<'_>) -> Option<Incident> {
         let id = self.0.incident_id?;
-        let found = async { Ok(context.data::<Store>()?.incident(id).await?.map(Incident::from)) };
+        let found = async { Ok(context.data::<Loaders>()?.incident(id).await?.map(Incident)) };
         nullable(context, found.await)
     }
 }

@@ -1,33 +1,62 @@
 //! Connections, by the Relay Cursor Connections Specification.
 
-use async_graphql::connection::{Connection, Edge};
+use async_graphql::connection::{
+    Connection, ConnectionNameType, DefaultConnectionName, DefaultEdgeName, Edge, EdgeNameType, EmptyFields,
+};
 use async_graphql::{Context, Object, OutputType, Result};
 
 use super::alert::Alert;
 use super::comment::Comment;
 use super::incident::Incident;
+use super::loader::Loaders;
+use super::playbook::Playbook;
+use super::timeline::TimelineEntry;
 use crate::domain::{AlertFilter, IncidentFilter, IncidentId, Keyset, ListTag, Page, Severity};
 use crate::store::Store;
 
 /// A page of a list, with the count of all of it.
-pub type Counted<Node> = Connection<String, Node, TotalCount>;
+pub type Counted<Node, Name = DefaultConnectionName, EdgeName = DefaultEdgeName> =
+    Connection<String, Node, TotalCount, EmptyFields, Name, EdgeName>;
+
+/// A page of a timeline: its types are named after the list, not after its entries.
+pub type TimelineConnection = Counted<TimelineEntry, TimelineName, TimelineName>;
+
+pub struct TimelineName;
+
+impl ConnectionNameType for TimelineName {
+    fn type_name<T: OutputType>() -> String {
+        "TimelineConnection".to_owned()
+    }
+}
+
+impl EdgeNameType for TimelineName {
+    fn type_name<T: OutputType>() -> String {
+        "TimelineEdge".to_owned()
+    }
+}
 
 /// What a connection counts, if it is asked to.
 pub enum TotalCount {
     Incidents(IncidentFilter),
     Alerts(AlertFilter),
-    Comments(IncidentId),
+    AlertsOf(IncidentId),
+    CommentsOf(IncidentId),
+    TimelineOf(IncidentId),
+    Playbooks,
 }
 
 #[Object]
 impl TotalCount {
     /// How many there are in all; counted only when it is asked for.
     async fn total_count(&self, context: &Context<'_>) -> Result<i32> {
-        let store = context.data::<Store>()?;
+        let (store, loaders) = (context.data::<Store>()?, context.data::<Loaders>()?);
         let count = match self {
             Self::Incidents(filter) => store.count_incidents(filter).await?,
             Self::Alerts(filter) => store.count_alerts(filter).await?,
-            Self::Comments(incident) => store.count_comments(*incident).await?,
+            Self::AlertsOf(incident) => loaders.alert_count(*incident).await?,
+            Self::CommentsOf(incident) => loaders.comment_count(*incident).await?,
+            Self::TimelineOf(incident) => loaders.timeline_count(*incident).await?,
+            Self::Playbooks => store.count_playbooks().await?,
         };
         Ok(i32::try_from(count).unwrap_or(i32::MAX))
     }
@@ -64,8 +93,25 @@ impl Node for Comment {
     }
 }
 
+impl Node for TimelineEntry {
+    fn key(&self, tag: ListTag) -> Keyset {
+        Keyset::of_position(tag, self.0.position)
+    }
+}
+
+impl Node for Playbook {
+    fn key(&self, tag: ListTag) -> Keyset {
+        Keyset { tag, severity: Severity::P0, at: self.0.created_at, id: self.0.id.0 }
+    }
+}
+
 /// Makes a connection of a page.
-pub fn connection<T, N: Node + From<T>>(page: Page<T>, tag: ListTag, count: TotalCount) -> Counted<N> {
+pub fn connection<T, N, Name, EdgeName>(page: Page<T>, tag: ListTag, count: TotalCount) -> Counted<N, Name, EdgeName>
+where
+    N: Node + From<T>,
+    Name: ConnectionNameType,
+    EdgeName: EdgeNameType,
+{
     let mut connection = Connection::with_additional_fields(page.has_previous, page.has_next, count);
     connection.edges.extend(page.items.into_iter().map(|item| {
         let node = N::from(item);

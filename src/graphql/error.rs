@@ -3,6 +3,8 @@
 //! Resolvers return the errors of the modules that they call; here each gets its code, the field at fault, and a time. What
 //! comes without one of them is the library's own: an error of the request.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Error, ErrorExtensionValues, ServerError};
 use tracing::error;
 use uuid::Uuid;
@@ -114,6 +116,11 @@ pub(super) fn finish(failed: &mut ServerError, clock: &Clock, library: Code) {
     if let Some(id) = id {
         extensions.set("id", id.to_string());
     }
+}
+
+/// An error that several fields have in common.
+pub(super) fn shared(failed: Arc<StoreError>) -> Error {
+    Error { message: failed.to_string(), source: Some(failed), extensions: None }
 }
 
 /// The value of a nullable field: an error is reported at its path, and nulls this field alone.

@@ -1,5 +1,7 @@
 //! What every transport executes by: the schema, with what a request needs in its data and every error in our shape.
 
+use std::sync::Arc;
+
 pub use async_graphql::parser::types::OperationType;
 use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition};
 use async_graphql::{Request, Response, ServerError, Value};
@@ -7,7 +9,9 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::error::{self, Code};
-use super::{IncidentSchema, schema, size};
+use super::loader::Loaders;
+use super::turns::{Loads, Turns};
+use super::{IncidentSchema, schema, size, stream};
 use crate::auth::Viewer;
 use crate::clock::Clock;
 use crate::events::EventSlot;
@@ -17,6 +21,7 @@ use crate::store::Store;
 #[derive(Clone)]
 pub struct Gateway {
     schema: IncidentSchema,
+    store: Store,
     clock: Clock,
     max_selections: usize,
 }
@@ -24,7 +29,7 @@ pub struct Gateway {
 impl Gateway {
     /// `max_selections`: fields and fragments of a document, its fragments written out.
     pub fn new(store: Store, clock: Clock, max_selections: usize) -> Self {
-        Self { schema: schema(Some(store)), clock, max_selections }
+        Self { schema: schema(Some(store.clone())), store, clock, max_selections }
     }
 
     /// An error response that no execution made.
@@ -47,10 +52,8 @@ impl Gateway {
             return futures::stream::iter([*refused]).boxed();
         }
         let clock = self.clock.clone();
-        self.schema
-            .execute_stream(request.data(self.clock.clone()).data(slot))
-            .map(move |response| finish(response, &clock))
-            .boxed()
+        let (request, turns) = self.with_loaders(request.data(self.clock.clone()).data(slot));
+        turns.stream(self.schema.execute_stream(request).boxed()).map(move |response| finish(response, &clock)).boxed()
     }
 
     /// Executes a query or a mutation.
@@ -58,12 +61,26 @@ impl Gateway {
         if let Err(refused) = self.parse(&mut request) {
             return *refused;
         }
-        finish(self.schema.execute(self.prepare(request)).await, &self.clock)
+        let (request, turns) = self.with_loaders(self.prepare(request).await);
+        finish(turns.run(self.schema.execute(request)).await, &self.clock)
     }
 
     /// Data of one operation; whoever asks is anonymous while authentication is off.
-    fn prepare(&self, request: Request) -> Request {
+    async fn prepare(&self, mut request: Request) -> Request {
+        let name = request.operation_name.clone();
+        let selects_position = request.parsed_query().is_ok_and(|document| {
+            named_operation(document, name.as_deref()).is_some_and(|named| stream::is_selected(document, named))
+        });
+        if selects_position {
+            request = request.data(stream::Position(self.store.stream_position().await.map_err(Arc::new)));
+        }
         request.data(Viewer::anonymous()).data(self.clock.clone())
+    }
+
+    /// An operation has loaders of its own, whose loads run in turn with it.
+    fn with_loaders(&self, request: Request) -> (Request, Turns) {
+        let loads = Loads::default();
+        (request.data(Loaders::new(self.store.clone(), loads.clone())), Turns::new(loads))
     }
 
     /// Parses once, here, so that an error of the syntax is told from one of the rules.

@@ -7,10 +7,13 @@ use uuid::Uuid;
 
 use super::alert::Alert;
 use super::comment::Comment;
-use super::connection::{Counted, TotalCount, connection};
+use super::connection::{Counted, TimelineConnection, TotalCount, connection};
+use super::error::nullable;
+use super::loader::Loaders;
+use super::playbook::Playbook;
+use super::relation::{RelatedIncident, related_to};
 use super::scalar::{DateTime, Map};
-use crate::domain::{self, AlertFilter, IncidentKind, IncidentState, ListTag, PageRequest, Severity};
-use crate::store::Store;
+use crate::domain::{self, IncidentKind, IncidentState, ListTag, NestedPage, Severity};
 
 /// Something that somebody has to respond to.
 pub struct Incident(pub Arc<domain::Incident>);
@@ -114,10 +117,9 @@ impl Incident {
         #[graphql(default_with = "Some(20)")] first: Option<i32>,
         after: Option<String>,
     ) -> Result<Counted<Alert>> {
-        let page = PageRequest::from_args(ListTag::Alerts, 20, (first, after.as_deref()), (None, None))?;
-        let filter = AlertFilter { incident_id: Some(self.0.id), ..AlertFilter::default() };
-        let found = context.data::<Store>()?.alerts(&filter, page).await?;
-        Ok(connection(found, ListTag::Alerts, TotalCount::Alerts(filter)))
+        let page = NestedPage::from_args(self.0.id, ListTag::Alerts, 20, first, after.as_deref())?;
+        let found = context.data::<Loaders>()?.alerts(page).await?;
+        Ok(connection(found, ListTag::Alerts, TotalCount::AlertsOf(self.0.id)))
     }
 
     /// Comments, oldest first.
@@ -127,8 +129,31 @@ impl Incident {
         #[graphql(default_with = "Some(20)")] first: Option<i32>,
         after: Option<String>,
     ) -> Result<Counted<Comment>> {
-        let page = PageRequest::from_args(ListTag::Comments, 20, (first, after.as_deref()), (None, None))?;
-        let found = context.data::<Store>()?.comments(self.0.id, page).await?;
-        Ok(connection(found, ListTag::Comments, TotalCount::Comments(self.0.id)))
+        let page = NestedPage::from_args(self.0.id, ListTag::Comments, 20, first, after.as_deref())?;
+        let found = context.data::<Loaders>()?.comments(page).await?;
+        Ok(connection(found, ListTag::Comments, TotalCount::CommentsOf(self.0.id)))
+    }
+
+    /// Its audit trail, oldest first.
+    async fn timeline(
+        &self,
+        context: &Context<'_>,
+        #[graphql(default_with = "Some(50)")] first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<TimelineConnection> {
+        let page = NestedPage::from_args(self.0.id, ListTag::Timeline, 50, first, after.as_deref())?;
+        let found = context.data::<Loaders>()?.timeline(page).await?;
+        Ok(connection(found, ListTag::Timeline, TotalCount::TimelineOf(self.0.id)))
+    }
+
+    /// Incidents that it was linked or merged with, or that may have the same cause: at most twenty, best first.
+    async fn related_incidents(&self, context: &Context<'_>) -> Result<Vec<RelatedIncident>> {
+        related_to(context, self.0.id).await
+    }
+
+    /// The enabled playbook that fitted it best when it was created.
+    async fn playbook(&self, context: &Context<'_>) -> Option<Playbook> {
+        let found = async { Ok(context.data::<Loaders>()?.playbook_of(self.0.id).await?.map(Playbook)) };
+        nullable(context, found.await)
     }
 }

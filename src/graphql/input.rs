@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::scalar::{DateTime, Map};
 use crate::domain::{
-    self, IncidentId, IncidentKind, IncidentPatch, IncidentState, InvalidInput, NewAlert, NewIncident, Severity,
-    instant, optional_text, string_map, text_list,
+    self, IncidentId, IncidentKind, IncidentPatch, IncidentState, InvalidInput, NewAlert, NewIncident, NewPlaybook,
+    PlaybookStep, Severity, instant, optional_text, string_map, text_list,
 };
 
 #[derive(InputObject)]
@@ -121,6 +121,48 @@ impl SubmitAlertInput {
             runbook_url: self.runbook_url,
             firing: self.firing.unwrap_or(true),
             fingerprint: self.fingerprint,
+        }
+        .check()
+    }
+}
+
+#[derive(InputObject)]
+pub struct PlaybookInput {
+    name: String,
+    #[graphql(default_with = "Some(String::new())")]
+    description: Option<String>,
+    #[graphql(default_with = "Some(true)")]
+    enabled: Option<bool>,
+    #[graphql(default_with = "Some(Vec::new())")]
+    severities: Option<Vec<Severity>>,
+    #[graphql(default_with = "Some(Vec::new())")]
+    incident_types: Option<Vec<IncidentKind>>,
+    #[graphql(default_with = "Some(Vec::new())")]
+    sources: Option<Vec<String>>,
+    steps: Vec<PlaybookStepInput>,
+}
+
+#[derive(InputObject)]
+pub struct PlaybookStepInput {
+    title: String,
+    #[graphql(default_with = "Some(String::new())")]
+    instructions: Option<String>,
+}
+
+impl PlaybookInput {
+    pub fn check(self) -> Result<NewPlaybook, InvalidInput> {
+        NewPlaybook {
+            name: self.name,
+            description: self.description.unwrap_or_default(),
+            enabled: self.enabled.unwrap_or(true),
+            severities: self.severities.unwrap_or_default(),
+            kinds: self.incident_types.unwrap_or_default(),
+            sources: self.sources.unwrap_or_default(),
+            steps: self
+                .steps
+                .into_iter()
+                .map(|step| PlaybookStep { title: step.title, instructions: step.instructions.unwrap_or_default() })
+                .collect(),
         }
         .check()
     }

@@ -7,11 +7,17 @@ mod error;
 mod gateway;
 mod incident;
 mod input;
+mod loader;
 mod mutation;
+mod playbook;
 mod query;
+mod relation;
 mod scalar;
 mod size;
+mod stream;
 mod subscription;
+mod timeline;
+mod turns;
 
 use async_graphql::Schema;
 

@@ -8,9 +8,13 @@ use super::alert::{Alert, AlertResult};
 use super::comment::Comment;
 use super::error::{Internal, NotFound};
 use super::incident::Incident;
-use super::input::{CreateIncidentInput, SubmitAlertInput, UpdateIncidentInput};
+use super::input::{CreateIncidentInput, PlaybookInput, SubmitAlertInput, UpdateIncidentInput};
+use super::playbook::Playbook;
+use super::relation::{RelatedIncident, related_to};
 use crate::auth::Viewer;
-use crate::domain::{self, IncidentId, IncidentState, InvalidInput, NewComment, limits, optional_text};
+use crate::domain::{
+    self, IncidentId, IncidentPair, IncidentState, InvalidInput, NewComment, PlaybookId, limits, optional_text,
+};
 use crate::store::Store;
 
 /// Each returns the object as it now is. `expectedVersion`, where given, must be the incident's version, else CONFLICT.
@@ -100,5 +104,30 @@ impl Mutation {
             None => None,
         };
         Ok(AlertResult { alert: Alert::from(alert), incident: incident.map(Incident::from), status: stored.status })
+    }
+    /// Links two incidents, whichever is named first; gives what `a` is related to.
+    async fn link_incidents(&self, context: &Context<'_>, a: Uuid, b: Uuid) -> Result<Vec<RelatedIncident>> {
+        let pair = IncidentPair::new(IncidentId(a), IncidentId(b))?;
+        let linked = context.data::<Store>()?.link_incidents(actor(context)?, pair).await?;
+        linked.map_err(|missing| NotFound { kind: "incident", id: missing.0 })?;
+        related_to(context, IncidentId(a)).await
+    }
+
+    /// Incidents that there are already do not get it.
+    async fn create_playbook(&self, context: &Context<'_>, input: PlaybookInput) -> Result<Playbook> {
+        let new = input.check()?;
+        Ok(context.data::<Store>()?.create_playbook(actor(context)?, &new).await?.into())
+    }
+
+    /// What is left out gets its default. Incidents that have the playbook keep it.
+    async fn update_playbook(&self, context: &Context<'_>, id: Uuid, input: PlaybookInput) -> Result<Playbook> {
+        let new = input.check()?;
+        let updated = context.data::<Store>()?.update_playbook(actor(context)?, PlaybookId(id), &new).await?;
+        Ok(updated.map(Playbook::from).ok_or(NotFound { kind: "playbook", id })?)
+    }
+
+    /// Incidents that had it have none then. False where there was none of this id.
+    async fn delete_playbook(&self, context: &Context<'_>, id: Uuid) -> Result<bool> {
+        Ok(context.data::<Store>()?.delete_playbook(actor(context)?, PlaybookId(id)).await?)
     }
 }

@@ -1,14 +1,19 @@
 //! The root `Query`.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Object, Result};
 use uuid::Uuid;
 
 use super::alert::Alert;
 use super::connection::{Counted, TotalCount, connection};
-use super::error::nullable;
+use super::error::{Internal, nullable, shared};
 use super::incident::Incident;
 use super::input::IncidentFilter;
-use crate::domain::{AlertFilter, AlertId, IncidentId, IncidentOrder, ListTag, PageRequest, text_list};
+use super::loader::Loaders;
+use super::playbook::Playbook;
+use super::stream::{Position, StreamPosition};
+use crate::domain::{AlertFilter, AlertId, IncidentId, IncidentOrder, ListTag, PageRequest, PlaybookId, text_list};
 use crate::store::Store;
 
 pub struct Query;
@@ -16,7 +21,7 @@ pub struct Query;
 #[Object]
 impl Query {
     async fn incident(&self, context: &Context<'_>, id: Uuid) -> Option<Incident> {
-        let found = async { Ok(context.data::<Store>()?.incident(IncidentId(id)).await?.map(Incident::from)) };
+        let found = async { Ok(context.data::<Loaders>()?.incident(IncidentId(id)).await?.map(Incident)) };
         nullable(context, found.await)
     }
 
@@ -60,5 +65,28 @@ impl Query {
         let filter = AlertFilter { sources, incident_id: incident_id.map(IncidentId), firing };
         let found = context.data::<Store>()?.alerts(&filter, page).await?;
         Ok(connection(found, ListTag::Alerts, TotalCount::Alerts(filter)))
+    }
+    async fn playbook(&self, context: &Context<'_>, id: Uuid) -> Option<Playbook> {
+        let found = async { Ok(context.data::<Store>()?.playbook(PlaybookId(id)).await?.map(Playbook::from)) };
+        nullable(context, found.await)
+    }
+
+    /// Oldest first.
+    async fn playbooks(
+        &self,
+        context: &Context<'_>,
+        #[graphql(default_with = "Some(20)")] first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Counted<Playbook>> {
+        let page = PageRequest::from_args(ListTag::Playbooks, 20, (first, after.as_deref()), (None, None))?;
+        let found = context.data::<Store>()?.playbooks(page).await?;
+        Ok(connection(found, ListTag::Playbooks, TotalCount::Playbooks))
+    }
+
+    /// The newest position of the stream, taken before any other field of the operation is read: query it with your state,
+    /// then subscribe with `after`. Nothing falls in between; what `version` shows that you have may come again.
+    async fn stream_position(&self, context: &Context<'_>) -> Result<StreamPosition> {
+        let Position(read) = context.data_opt::<Position>().ok_or(Internal)?;
+        read.as_ref().map(StreamPosition::from).map_err(|failed| shared(Arc::clone(failed)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,7 +37,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
     }
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
-            Ok(request) => stream(state, &headers, request),
+            Ok(request) => stream(state, &headers, request).await,
             Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
         },
         Err((status, detail)) => refuse(status, detail),
@@ -55,7 +56,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            stream(state, &headers, request)
+            stream(state, &headers, request).await
         }
         Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
     }
@@ -65,16 +66,18 @@ fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
     Problem::new(status, Code::BadUserInput, detail).into_response()
 }
 
-fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> Response {
+async fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> Response {
     if !takes_event_stream(headers) {
         return refuse(StatusCode::NOT_ACCEPTABLE, "responses are text/event-stream");
     }
     let live = Arc::clone(&state.live);
     let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
-        Running::Opening(Box::pin(async move {
-            // what is wrong with a request is told in the stream: an EventSource sees no more of another answer
-            live.subscribe(request).await.map_err(|refused| response_json(&refused))
-        }))
+        // before the response begins, so that a client which has its head misses nothing
+        match live.subscribe(request).await {
+            Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
+            // told in the stream: of another answer an EventSource would see no more than that there was one
+            Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
+        }
     } else {
         Running::Execution(Box::pin(async move {
             let response = live.gateway().execute(request).await;
@@ -103,7 +106,6 @@ fn errors_result(errors: &[async_graphql::ServerError]) -> Bytes {
 }
 
 enum Running {
-    Opening(BoxFuture<'static, Result<Subscriber, Bytes>>),
     Subscription(Box<Subscriber>),
     Execution(BoxFuture<'static, Bytes>),
     /// `complete` has been sent.
@@ -133,7 +135,7 @@ impl Events {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        loop {
+        {
             match &mut self.running {
                 Running::Completed => return Poll::Ready(None),
                 Running::Execution(execution) => {
@@ -141,14 +143,6 @@ impl Events {
                         return Poll::Ready(Some(self.complete(Some(&payload))));
                     }
                 }
-                Running::Opening(opening) => match opening.as_mut().poll(context) {
-                    Poll::Ready(Ok(subscriber)) => {
-                        self.running = Running::Subscription(Box::new(subscriber));
-                        continue;
-                    }
-                    Poll::Ready(Err(payload)) => return Poll::Ready(Some(self.complete(Some(&payload)))),
-                    Poll::Pending => {}
-                },
                 Running::Subscription(subscriber) => {
                     // the end of the stream alone: an EventSource comes back by itself
                     if self.stop.as_mut().poll(context).is_ready() {

@@ -7,13 +7,18 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::incidents::{json_object, parse};
-use super::{Lease, Store, StoreError, Work};
+use super::nested::Asked;
+use super::{Store, StoreError, Work};
 use crate::domain::{
-    Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NewAlert, Page, PageRequest, Seek, SubmittedAlert, Timestamp,
+    Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NestedPage, NewAlert, Page, PageRequest, Seek,
+    SubmittedAlert, Timestamp,
 };
 
 /// A row of `alert`: every field of the contract.
+#[derive(sqlx::FromRow)]
 struct AlertRow {
+    /// Of the lists that were asked for, which one, from 1.
+    list: i64,
     id: Uuid,
     external_id: Option<String>,
     source: String,
@@ -112,29 +117,86 @@ impl Store {
     /// One alert.
     pub async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
         let mut lease = self.lease().await?;
-        Ok(fetch_by_id(&mut lease, vec![id.0]).await?.remove(&id))
+        let row = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query_as!(
+                        AlertRow,
+                        r#"SELECT 1::bigint AS "list!", id, external_id, source, title, description, severity, alert_type,
+                                  labels, annotations, affected_services, runbook_url, firing, received_at,
+                                  deduplicated, incident_id
+                           FROM incident_manager.alert WHERE id = $1"#,
+                        id.0
+                    )
+                    .fetch_optional(connection),
+                )
+            })
+            .await?;
+        row.map(Alert::try_from).transpose()
     }
 
     /// One page of the alerts that a filter matches, newest first.
     pub async fn alerts(&self, filter: &AlertFilter, page: PageRequest) -> Result<Page<Alert>, StoreError> {
-        let mut query = QueryBuilder::new("SELECT id FROM incident_manager.alert WHERE true");
-        push_filter(&mut query, filter);
-        let (key, compare, direction) = match page.seek {
-            Seek::Forward(key) => (key, " < (", " DESC"),
-            Seek::Backward(key) => (key, " > (", " ASC"),
-        };
-        if let Some(key) = key {
-            query.push(" AND (received_at, id)").push(compare);
-            query.push_bind(key.at).push(", ").push_bind(key.id).push(")");
-        }
-        query.push(" ORDER BY received_at").push(direction).push(", id").push(direction);
-        query.push(" LIMIT ").push_bind(i64::from(page.size) + 1);
+        let mut query = alerts_query(filter, page);
         let mut lease = self.lease().await?;
-        let ids: Vec<Uuid> =
-            lease.within(|connection| Box::pin(query.build_query_scalar().fetch_all(connection))).await?;
-        let mut found = fetch_by_id(&mut lease, ids.clone()).await?;
-        let in_order = ids.into_iter().filter_map(|id| found.remove(&AlertId(id))).collect();
-        Ok(Page::from_search(page, in_order))
+        let rows: Vec<AlertRow> =
+            lease.within(|connection| Box::pin(query.build_query_as().fetch_all(connection))).await?;
+        let found = rows.into_iter().map(Alert::try_from).collect::<Result<_, _>>()?;
+        Ok(Page::from_search(page, found))
+    }
+
+    /// Pages of incidents' alerts, newest first, in one statement.
+    pub async fn alert_pages(&self, pages: &[NestedPage]) -> Result<HashMap<NestedPage, Page<Alert>>, StoreError> {
+        let asked = &Asked::of(pages);
+        let mut lease = self.lease().await?;
+        let rows = lease
+            .within(|connection| {
+                Box::pin(async move {
+                    sqlx::query_as!(
+                        AlertRow,
+                        r#"SELECT k.list AS "list!", a.id, a.external_id, a.source, a.title, a.description, a.severity,
+                                  a.alert_type, a.labels, a.annotations, a.affected_services, a.runbook_url, a.firing,
+                                  a.received_at, a.deduplicated, a.incident_id
+                           FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])
+                                WITH ORDINALITY k(incident_id, at, id, list)
+                           CROSS JOIN LATERAL (
+                             SELECT * FROM incident_manager.alert a
+                             WHERE a.incident_id = k.incident_id AND (a.received_at, a.id) <
+                                   (coalesce(k.at, 'infinity'), coalesce(k.id, '00000000-0000-0000-0000-000000000000'))
+                             ORDER BY a.received_at DESC, a.id DESC LIMIT $4) a"#,
+                        &asked.incidents,
+                        &asked.at as &[Option<Timestamp>],
+                        &asked.ids as &[Option<Uuid>],
+                        asked.limit,
+                    )
+                    .fetch_all(connection)
+                    .await
+                })
+            })
+            .await?;
+        let rows: Vec<(i64, Alert)> =
+            rows.into_iter().map(|row| Ok((row.list, Alert::try_from(row)?))).collect::<Result<_, StoreError>>()?;
+        Ok(asked.pages(rows, |a, b| (b.received_at, b.id).cmp(&(a.received_at, a.id))))
+    }
+
+    /// How many alerts incidents have; those that have none are left out.
+    pub async fn alert_counts(&self, incidents: &[IncidentId]) -> Result<HashMap<IncidentId, i64>, StoreError> {
+        let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
+        let mut lease = self.lease().await?;
+        let rows = lease
+            .within(|connection| {
+                Box::pin(async move {
+                    sqlx::query!(
+                        r#"SELECT incident_id AS "incident_id!", count(*) AS "count!" FROM incident_manager.alert
+                           WHERE incident_id = ANY($1) GROUP BY incident_id"#,
+                        &ids
+                    )
+                    .fetch_all(connection)
+                    .await
+                })
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| (IncidentId(row.incident_id), row.count)).collect())
     }
 
     /// How many alerts a filter matches.
@@ -158,28 +220,24 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &AlertFilter) {
     }
 }
 
-async fn fetch_by_id(lease: &mut Lease, ids: Vec<Uuid>) -> Result<HashMap<AlertId, Alert>, StoreError> {
-    let rows = lease
-        .within(|connection| {
-            Box::pin(async move {
-                sqlx::query_as!(
-                    AlertRow,
-                    "SELECT id, external_id, source, title, description, severity, alert_type, labels, annotations,
-                            affected_services, runbook_url, firing, received_at, deduplicated, incident_id
-                     FROM incident_manager.alert WHERE id = ANY($1)",
-                    &ids
-                )
-                .fetch_all(connection)
-                .await
-            })
-        })
-        .await?;
-    rows.into_iter()
-        .map(|row| {
-            let alert = Alert::try_from(row)?;
-            Ok((alert.id, alert))
-        })
-        .collect()
+fn alerts_query(filter: &AlertFilter, page: PageRequest) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(
+        "SELECT 1::bigint AS list, id, external_id, source, title, description, severity, alert_type, labels, annotations,
+                affected_services, runbook_url, firing, received_at, deduplicated, incident_id
+         FROM incident_manager.alert WHERE true",
+    );
+    push_filter(&mut query, filter);
+    let (key, compare, direction) = match page.seek {
+        Seek::Forward(key) => (key, " < (", " DESC"),
+        Seek::Backward(key) => (key, " > (", " ASC"),
+    };
+    if let Some(key) = key {
+        query.push(" AND (received_at, id)").push(compare);
+        query.push_bind(key.at).push(", ").push_bind(key.id).push(")");
+    }
+    query.push(" ORDER BY received_at").push(direction).push(", id").push(direction);
+    query.push(" LIMIT ").push_bind(i64::from(page.size) + 1);
+    query
 }
 
 struct SubmittedRow {

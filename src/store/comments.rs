@@ -1,12 +1,17 @@
 //! Comments of incidents.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::nested::Asked;
 use super::{Store, StoreError, Work};
-use crate::domain::{Comment, CommentId, IncidentId, NewComment, Page, PageRequest, Seek, Timestamp};
+use crate::domain::{Comment, CommentId, IncidentId, NestedPage, NewComment, Page, Timestamp};
 
 struct CommentRow {
+    /// Of the lists that were asked for, which one, from 1.
+    list: i64,
     id: Uuid,
     incident_id: Uuid,
     author: String,
@@ -32,65 +37,55 @@ impl Store {
         Ok(self.write(actor, &Add { id: Uuid::now_v7(), new }).await?.map(Comment::from))
     }
 
-    /// One page of an incident's comments, oldest first.
-    pub async fn comments(&self, incident: IncidentId, page: PageRequest) -> Result<Page<Comment>, StoreError> {
-        let (key, backward) = match page.seek {
-            Seek::Forward(key) => (key, false),
-            Seek::Backward(key) => (key, true),
-        };
-        let (at, id) = (key.map(|key| key.at), key.map(|key| key.id));
-        let limit = i64::from(page.size) + 1;
+    /// Pages of incidents' comments, oldest first, in one statement.
+    pub async fn comment_pages(&self, pages: &[NestedPage]) -> Result<HashMap<NestedPage, Page<Comment>>, StoreError> {
+        let asked = &Asked::of(pages);
         let mut lease = self.lease().await?;
         let rows = lease
             .within(|connection| {
-                if backward {
-                    Box::pin(
-                        sqlx::query_as!(
-                            CommentRow,
-                            "SELECT id, incident_id, author, body, created_at FROM incident_manager.comment
-                             WHERE incident_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid))
-                             ORDER BY created_at DESC, id DESC LIMIT $4",
-                            incident.0,
-                            at,
-                            id,
-                            limit
-                        )
-                        .fetch_all(connection),
+                Box::pin(async move {
+                    sqlx::query_as!(
+                        CommentRow,
+                        r#"SELECT k.list AS "list!", c.id, c.incident_id, c.author, c.body, c.created_at
+                           FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])
+                                WITH ORDINALITY k(incident_id, at, id, list)
+                           CROSS JOIN LATERAL (
+                             SELECT * FROM incident_manager.comment c
+                             WHERE c.incident_id = k.incident_id AND (c.created_at, c.id) >
+                                   (coalesce(k.at, '-infinity'), coalesce(k.id, '00000000-0000-0000-0000-000000000000'))
+                             ORDER BY c.created_at, c.id LIMIT $4) c"#,
+                        &asked.incidents,
+                        &asked.at as &[Option<Timestamp>],
+                        &asked.ids as &[Option<Uuid>],
+                        asked.limit,
                     )
-                } else {
-                    Box::pin(
-                        sqlx::query_as!(
-                            CommentRow,
-                            "SELECT id, incident_id, author, body, created_at FROM incident_manager.comment
-                             WHERE incident_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))
-                             ORDER BY created_at, id LIMIT $4",
-                            incident.0,
-                            at,
-                            id,
-                            limit
-                        )
-                        .fetch_all(connection),
-                    )
-                }
+                    .fetch_all(connection)
+                    .await
+                })
             })
             .await?;
-        Ok(Page::from_search(page, rows.into_iter().map(Comment::from).collect()))
+        let rows = rows.into_iter().map(|row| (row.list, Comment::from(row)));
+        Ok(asked.pages(rows, |a, b| (a.created_at, a.id).cmp(&(b.created_at, b.id))))
     }
 
-    /// How many comments an incident has.
-    pub async fn count_comments(&self, incident: IncidentId) -> Result<i64, StoreError> {
+    /// How many comments incidents have; those that have none are left out.
+    pub async fn comment_counts(&self, incidents: &[IncidentId]) -> Result<HashMap<IncidentId, i64>, StoreError> {
+        let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
         let mut lease = self.lease().await?;
-        Ok(lease
+        let rows = lease
             .within(|connection| {
-                Box::pin(
-                    sqlx::query_scalar!(
-                        r#"SELECT count(*) AS "count!" FROM incident_manager.comment WHERE incident_id = $1"#,
-                        incident.0
+                Box::pin(async move {
+                    sqlx::query!(
+                        r#"SELECT incident_id, count(*) AS "count!" FROM incident_manager.comment
+                           WHERE incident_id = ANY($1) GROUP BY incident_id"#,
+                        &ids
                     )
-                    .fetch_one(connection),
-                )
+                    .fetch_all(connection)
+                    .await
+                })
             })
-            .await?)
+            .await?;
+        Ok(rows.into_iter().map(|row| (IncidentId(row.incident_id), row.count)).collect())
     }
 }
 
@@ -106,9 +101,9 @@ impl Work for Add<'_> {
     async fn run(&self, connection: &mut PgConnection) -> Result<Option<CommentRow>, sqlx::Error> {
         sqlx::query_as!(
             CommentRow,
-            "INSERT INTO incident_manager.comment (id, incident_id, body)
+            r#"INSERT INTO incident_manager.comment (id, incident_id, body)
              SELECT $1, id, $3 FROM incident_manager.incident WHERE id = $2 FOR NO KEY UPDATE
-             RETURNING id, incident_id, author, body, created_at",
+             RETURNING 1::bigint AS "list!", id, incident_id, author, body, created_at"#,
             self.id,
             self.new.incident_id.0,
             self.new.body,

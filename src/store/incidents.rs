@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::{Lease, Store, StoreError};
 use crate::domain::{
-    Incident, IncidentFilter, IncidentId, IncidentOrder, JsonObject, Page, PageRequest, Seek, Timestamp,
+    Incident, IncidentFilter, IncidentId, IncidentOrder, JsonObject, Keyset, Page, PageRequest, Seek, Timestamp,
 };
 
 /// A row of `incident`: every scalar field of the contract.
+#[derive(sqlx::FromRow)]
 pub(super) struct IncidentRow {
     pub id: Uuid,
     pub title: String,
@@ -112,15 +113,12 @@ impl Store {
         order: IncidentOrder,
         page: PageRequest,
     ) -> Result<Page<Incident>, StoreError> {
-        let mut query = QueryBuilder::new("SELECT id FROM incident_manager.incident WHERE true");
-        push_filter(&mut query, filter);
-        push_seek(&mut query, order, page);
+        let mut query = incidents_query(filter, order, page);
         let mut lease = self.lease().await?;
-        let ids: Vec<Uuid> =
-            lease.within(|connection| Box::pin(query.build_query_scalar().fetch_all(connection))).await?;
-        let mut found = fetch_by_id(&mut lease, ids.clone()).await?;
-        let in_order = ids.into_iter().filter_map(|id| found.remove(&IncidentId(id))).collect();
-        Ok(Page::from_search(page, in_order))
+        let rows: Vec<IncidentRow> =
+            lease.within(|connection| Box::pin(query.build_query_as().fetch_all(connection))).await?;
+        let found = rows.into_iter().map(Incident::try_from).collect::<Result<_, _>>()?;
+        Ok(Page::from_search(page, found))
     }
 
     /// How many incidents a filter matches.
@@ -164,7 +162,9 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &IncidentFilter) {
     if let Some(assignee) = &filter.assigned_to {
         query.push(" AND assigned_to = ").push_bind(assignee.clone());
     }
-    if filter.active_only {
+    // said as the partial index on active incidents says it
+    let all_active = filter.states.as_ref().is_some_and(|states| states.iter().all(|state| state.is_active()));
+    if filter.active_only || all_active {
         query.push(" AND state NOT IN ('RESOLVED', 'CLOSED')");
     }
     if let Some(labels) = &filter.labels {
@@ -178,36 +178,70 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &IncidentFilter) {
     }
 }
 
-/// Continues after the page's key and looks for one row more than the page holds. Row comparison lets the index on the
-/// order's columns answer it.
-fn push_seek(query: &mut QueryBuilder<Postgres>, order: IncidentOrder, page: PageRequest) {
+const COLUMNS: &str = "id, title, description, severity, state, incident_type, source, created_at, updated_at, \
+    acknowledged_at, resolved_at, closed_at, assigned_to, affected_resources, labels, metadata, resolution, root_cause, \
+    fingerprint, version";
+
+/// Looks for one row more than the page holds, in the order of the search: backward it is the list's, turned round.
+fn incidents_query(filter: &IncidentFilter, order: IncidentOrder, page: PageRequest) -> QueryBuilder<Postgres> {
     let (key, backward) = match page.seek {
         Seek::Forward(key) => (key, false),
         Seek::Backward(key) => (key, true),
     };
     let ascending = matches!(order, IncidentOrder::CreatedAtAsc) != backward;
-    let (compare, direction) = if ascending { (" > (", " ASC") } else { (" < (", " DESC") };
+    let limit = i64::from(page.size) + 1;
+    let mut query = QueryBuilder::new("");
     match order {
         IncidentOrder::CreatedAtAsc | IncidentOrder::CreatedAtDesc | IncidentOrder::UpdatedAtDesc => {
             let column = if order == IncidentOrder::UpdatedAtDesc { "updated_at" } else { "created_at" };
-            if let Some(key) = key {
-                query.push(" AND (").push(column).push(", id)").push(compare);
-                query.push_bind(key.at).push(", ").push_bind(key.id).push(")");
-            }
-            query.push(" ORDER BY ").push(column).push(direction).push(", id").push(direction);
+            push_select(&mut query, filter);
+            push_after(&mut query, column, ascending, key);
+            push_order(&mut query, None, column, ascending, limit);
         }
         IncidentOrder::SeverityThenCreatedAt => {
-            let (severity_compare, severity_direction) = if backward { (" < ", " DESC") } else { (" > ", " ASC") };
-            if let Some(key) = key {
-                let severity = key.severity.as_str();
-                query.push(" AND (severity").push(severity_compare).push_bind(severity);
-                query.push(" OR severity = ").push_bind(severity);
-                query.push(" AND (created_at, id)").push(compare);
-                query.push_bind(key.at).push(", ").push_bind(key.id).push("))");
-            }
-            query.push(" ORDER BY severity").push(severity_direction);
-            query.push(", created_at").push(direction).push(", id").push(direction);
+            let severity_order = Some(backward);
+            let Some(key) = key else {
+                push_select(&mut query, filter);
+                push_order(&mut query, severity_order, "created_at", ascending, limit);
+                return query;
+            };
+            // what is left of the key's severity, and the severities after it: each one stretch of the index
+            let severity = key.severity.as_str();
+            query.push("SELECT * FROM ((");
+            push_select(&mut query, filter);
+            query.push(" AND severity = ").push_bind(severity);
+            push_after(&mut query, "created_at", ascending, Some(key));
+            push_order(&mut query, None, "created_at", ascending, limit);
+            query.push(") UNION ALL (");
+            push_select(&mut query, filter);
+            query.push(if backward { " AND severity < " } else { " AND severity > " }).push_bind(severity);
+            push_order(&mut query, severity_order, "created_at", ascending, limit);
+            query.push(")) AS found");
+            push_order(&mut query, severity_order, "created_at", ascending, limit);
         }
     }
-    query.push(" LIMIT ").push_bind(i64::from(page.size) + 1);
+    query
+}
+
+fn push_select(query: &mut QueryBuilder<Postgres>, filter: &IncidentFilter) {
+    query.push("SELECT ").push(COLUMNS).push(" FROM incident_manager.incident WHERE true");
+    push_filter(query, filter);
+}
+
+/// Continues after a key. Row comparison lets the index on the order's columns answer it.
+fn push_after(query: &mut QueryBuilder<Postgres>, column: &str, ascending: bool, key: Option<Keyset>) {
+    if let Some(key) = key {
+        query.push(" AND (").push(column).push(", id)").push(if ascending { " > (" } else { " < (" });
+        query.push_bind(key.at).push(", ").push_bind(key.id).push(")");
+    }
+}
+
+/// `severity`: first by severity, and whether from P4 on.
+fn push_order(query: &mut QueryBuilder<Postgres>, severity: Option<bool>, column: &str, ascending: bool, limit: i64) {
+    let direction = if ascending { " ASC" } else { " DESC" };
+    query.push(" ORDER BY ");
+    if let Some(backward) = severity {
+        query.push(if backward { "severity DESC, " } else { "severity ASC, " });
+    }
+    query.push(column).push(direction).push(", id").push(direction).push(" LIMIT ").push_bind(limit);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::event_row::EventRow;
 use super::{Store, StoreError};
-use crate::domain::{EpochId, Event, Position, Timestamp};
+use crate::domain::{Cursor, EpochId, Event, Position, StreamPosition, Timestamp};
 use sqlx::postgres::types::PgInterval;
 
 /// Most events that one call of the sequencer moves; a backlog takes several calls.
@@ -133,6 +133,34 @@ impl Store {
             logged_at: row.logged_at.unwrap_or_default(),
             rewound_to: row.rewound_to.map(Position),
         })
+    }
+
+    /// The newest position of the log, and the oldest that can be resumed from.
+    pub async fn stream_position(&self) -> Result<StreamPosition, StoreError> {
+        let mut lease = self.lease().await?;
+        let row = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query!(
+                        r#"SELECT e.id, b.last_pos,
+                                  (SELECT l.logged_at FROM incident_manager.event_log l WHERE l.pos = b.last_pos)
+                                      AS "logged_at?",
+                                  (SELECT l.pos FROM incident_manager.event_log l ORDER BY l.pos LIMIT 1) AS "oldest?"
+                           FROM (SELECT last_pos, epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
+                           JOIN incident_manager.event_epoch e USING (epoch)"#
+                    )
+                    .fetch_one(connection),
+                )
+            })
+            .await?;
+        let epoch = EpochId(row.id);
+        let logged_at = row.logged_at.unwrap_or_default();
+        let newest = Cursor { epoch, position: Position(row.last_pos), logged_at };
+        let oldest = match row.oldest {
+            Some(pos) => Cursor { epoch, position: Position(pos - 1), logged_at: Timestamp::UNIX_EPOCH },
+            None => newest,
+        };
+        Ok(StreamPosition { newest, oldest })
     }
 
     /// When a position was given out; `None` where the log does not hold it.

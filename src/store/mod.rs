@@ -9,7 +9,11 @@ mod lease;
 mod listen;
 mod log;
 mod migrate;
+mod nested;
+mod playbooks;
+mod relations;
 mod respond;
+mod timeline;
 
 use std::str::FromStr as _;
 use std::time::Duration;

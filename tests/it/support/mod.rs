@@ -7,6 +7,7 @@ pub mod roles;
 pub mod server;
 pub mod service;
 pub mod socket;
+pub mod statements;
 
 use std::time::Duration;
 
