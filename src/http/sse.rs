@@ -135,42 +135,40 @@ impl Events {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        {
-            match &mut self.running {
-                Running::Completed => return Poll::Ready(None),
-                Running::Execution(execution) => {
-                    if let Poll::Ready(payload) = execution.as_mut().poll(context) {
-                        return Poll::Ready(Some(self.complete(Some(&payload))));
-                    }
-                }
-                Running::Subscription(subscriber) => {
-                    // the end of the stream alone: an EventSource comes back by itself
-                    if self.stop.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(None);
-                    }
-                    match subscriber.poll_take(context, CHUNK_RESULTS, CHUNK_BYTES, &mut self.frames) {
-                        Poll::Ready(Ok(())) => {
-                            let mut text =
-                                Vec::with_capacity(self.frames.iter().map(|frame| frame.payload.len() + 80).sum());
-                            for frame in self.frames.drain(..) {
-                                push_next(&mut text, Some(&frame.cursor.encode()), &frame.payload);
-                            }
-                            self.timer.as_mut().reset(Instant::now() + self.interval);
-                            return Poll::Ready(Some(text));
-                        }
-                        Poll::Ready(Err(ended)) => {
-                            let errors = self.live.errors_of(ended);
-                            let payload = [b"{\"errors\":", &*errors, b"}"].concat();
-                            return Poll::Ready(Some(self.complete(Some(&payload))));
-                        }
-                        Poll::Pending => {}
-                    }
+        match &mut self.running {
+            Running::Completed => return Poll::Ready(None),
+            Running::Execution(execution) => {
+                if let Poll::Ready(payload) = execution.as_mut().poll(context) {
+                    return Poll::Ready(Some(self.complete(Some(&payload))));
                 }
             }
-            std::task::ready!(self.timer.as_mut().poll(context));
-            self.timer.as_mut().reset(Instant::now() + self.interval);
-            return Poll::Ready(Some(self.keep_alive()));
+            Running::Subscription(subscriber) => {
+                // the end of the stream alone: an EventSource comes back by itself
+                if self.stop.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                match subscriber.poll_take(context, CHUNK_RESULTS, CHUNK_BYTES, &mut self.frames) {
+                    Poll::Ready(Ok(())) => {
+                        let mut text =
+                            Vec::with_capacity(self.frames.iter().map(|frame| frame.payload.len() + 80).sum());
+                        for frame in self.frames.drain(..) {
+                            push_next(&mut text, Some(&frame.cursor.encode()), &frame.payload);
+                        }
+                        self.timer.as_mut().reset(Instant::now() + self.interval);
+                        return Poll::Ready(Some(text));
+                    }
+                    Poll::Ready(Err(ended)) => {
+                        let errors = self.live.errors_of(ended);
+                        let payload = [b"{\"errors\":", &*errors, b"}"].concat();
+                        return Poll::Ready(Some(self.complete(Some(&payload))));
+                    }
+                    Poll::Pending => {}
+                }
+            }
         }
+        std::task::ready!(self.timer.as_mut().poll(context));
+        self.timer.as_mut().reset(Instant::now() + self.interval);
+        Poll::Ready(Some(self.keep_alive()))
     }
 
     /// A comment, and a cursor where the stream has moved on without a result: an event without data is none, but its id
