@@ -13,9 +13,9 @@ async fn start() -> (TestDatabase, Service) {
 }
 
 /// A playbook with one step and what `narrowed` says.
-fn input(name: &str, narrowed: Value) -> Value {
+fn input(name: &str, mut narrowed: Value) -> Value {
     let mut input = json!({ "name": name, "steps": [{ "title": "Look" }] });
-    input.as_object_mut().unwrap().append(narrowed.clone().as_object_mut().unwrap());
+    input.as_object_mut().unwrap().append(narrowed.as_object_mut().unwrap());
     input
 }
 
