@@ -96,11 +96,10 @@ fn frame(text: &str) -> Vec<u8> {
     let mut frame = vec![0x81];
     match u16::try_from(text.len()) {
         Ok(length) if length < 126 => frame.push(0x80 | u8::try_from(length).unwrap()),
-        Ok(length) => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&length.to_be_bytes());
+        length => {
+            frame.push(0xfe);
+            frame.extend_from_slice(&length.expect("a client's messages are short").to_be_bytes());
         }
-        Err(_) => panic!("a client's messages are short"),
     }
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(text.as_bytes());
@@ -144,12 +143,12 @@ async fn client(address: SocketAddr, number: usize, query: &str, tally: &Tally) 
         let kind = frames.next(&mut stream).await?;
         match kind {
             Kind::Next => {
-                if let Some((count, last)) = tally.events.get(seen) {
-                    if count.fetch_add(1, Ordering::Relaxed) + 1 == tally.clients {
-                        last.store(now_micros(), Ordering::Relaxed);
-                        tally.complete.fetch_add(1, Ordering::Relaxed);
-                        tally.changed.notify_waiters();
-                    }
+                if let Some((count, last)) = tally.events.get(seen)
+                    && count.fetch_add(1, Ordering::Relaxed) + 1 == tally.clients
+                {
+                    last.store(now_micros(), Ordering::Relaxed);
+                    tally.complete.fetch_add(1, Ordering::Relaxed);
+                    tally.changed.notify_waiters();
                 }
                 seen += 1;
             }

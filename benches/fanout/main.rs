@@ -135,7 +135,7 @@ async fn burst(server: &Server, writer: &mut PgConnection, clients: usize, query
     insert(writer, events).await;
     load.wait(WARM_UP + events).await;
     let elapsed = began.elapsed().as_secs_f64();
-    let cpu = (server.cpu() - cpu).as_secs_f64();
+    let cpu = server.cpu() - cpu;
     let deliveries = process::float(clients * events);
     // what was a burst's is given back after a while, or it is not
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -172,7 +172,7 @@ async fn own_incident(server: &Server, writer: &mut PgConnection, clients: usize
         writer.execute(AssertSqlSafe(sql)).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let spent = (server.cpu() - cpu).as_secs_f64() - idle.as_secs_f64() * began.elapsed().as_secs_f64();
+    let spent = server.cpu() - cpu - idle * began.elapsed().as_secs_f64();
     println!("  {clients:>5}: {:.1} µs CPU an event, {each:.1} KB a subscriber", spent * 1e6 / process::float(EVENTS));
     drop(load);
     spent
@@ -190,7 +190,7 @@ async fn quiet(server: &Server, writer: &mut PgConnection, seconds: usize) -> f6
         commits.push(process::now_micros());
     }
     let arrivals = load.wait(events).await;
-    let spent = (server.cpu() - cpu).as_secs_f64();
+    let spent = server.cpu() - cpu;
     let mut latencies: Vec<f64> =
         arrivals.iter().zip(&commits).map(|(arrival, commit)| (arrival - commit) / 1000.0).collect();
     latencies.sort_by(f64::total_cmp);

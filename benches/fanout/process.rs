@@ -66,13 +66,13 @@ impl Server {
         server
     }
 
-    /// CPU time that the process has taken.
-    pub fn cpu(&self) -> Duration {
+    /// CPU time that the process has taken, in seconds.
+    pub fn cpu(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         // after the name, which may have blanks: state is the first, utime and stime the 12th and 13th
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
+        ticks / TICKS_PER_SECOND
     }
 
     /// Resident memory.

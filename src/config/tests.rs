@@ -101,7 +101,7 @@ fn a_bad_setting_gets_one_line_that_names_it() {
         ("--auth sometimes", None, r#"--auth "sometimes": must be one of: off"#),
         ("--listen", None, "--listen: needs a value"),
         ("--drain-timeout 0s", None, r#"--drain-timeout "0s": must be more than zero"#),
-        ("--database-connections 1", None, r#"--database-connections "1": 1 is not in 3..=1000"#),
+        ("--database-connections 1", None, r#"--database-connections "1": 1 is not in 4..=1000"#),
         ("--demo --demo", None, "--demo: given twice"),
         ("--lisen 127.0.0.1:1", None, r#""--lisen": there is no such setting; did you mean --listen?"#),
         ("explode", None, r#""explode": there is no such subcommand; see --help"#),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::scalar::{DateTime, Map};
 use crate::domain::{
     self, IncidentId, IncidentKind, IncidentPatch, IncidentState, InvalidInput, NewAlert, NewIncident, NewPlaybook,
-    PlaybookStep, Severity, optional_text, string_map, text_list,
+    PlaybookStep, Severity, instant, optional_text, string_map, text_list,
 };
 
 #[derive(InputObject)]
@@ -202,8 +202,8 @@ impl IncidentFilter {
             assigned_to: self.assigned_to,
             active_only: self.active_only.unwrap_or(false),
             labels: labels.transpose()?,
-            created_after: self.created_after.map(|at| at.0),
-            created_before: self.created_before.map(|at| at.0),
+            created_after: self.created_after.map(|at| instant("createdAfter", at.0)).transpose()?,
+            created_before: self.created_before.map(|at| instant("createdBefore", at.0)).transpose()?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::SecondsFormat;
 
-use crate::domain::{JsonObject, Timestamp, instant};
+use crate::domain::{JsonObject, Timestamp};
 
 /// RFC 3339, UTC, microseconds: 2025-11-12T20:30:45.123456Z
 #[derive(Debug, Clone, Copy)]
@@ -13,12 +13,11 @@ pub struct DateTime(pub Timestamp);
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
         let Value::String(text) = &value else { return Err(InputValueError::expected_type(value)) };
-        let parsed = chrono::DateTime::parse_from_rfc3339(text)?;
-        Ok(Self(instant("DateTime", parsed.to_utc())?))
+        Ok(Self(chrono::DateTime::parse_from_rfc3339(text)?.to_utc()))
     }
 
     fn is_valid(value: &Value) -> bool {
-        matches!(value, Value::String(_))
+        matches!(value, Value::String(text) if chrono::DateTime::parse_from_rfc3339(text).is_ok())
     }
 
     fn to_value(&self) -> Value {

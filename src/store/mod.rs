@@ -151,7 +151,8 @@ impl SessionSettings {
         sqlx::query!(
             "SELECT set_config('statement_timeout', $1, false) AS a, set_config('lock_timeout', $2, false) AS b,
                     set_config('idle_in_transaction_session_timeout', $3, false) AS c,
-                    set_config('timezone', 'UTC', false) AS d",
+                    set_config('timezone', 'UTC', false) AS d,
+                    set_config('default_transaction_isolation', 'read committed', false) AS e",
             milliseconds(self.statement_timeout),
             milliseconds(self.lock_timeout),
             milliseconds(self.statement_timeout + DEADLINE_MARGIN),

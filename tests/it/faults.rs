@@ -159,7 +159,7 @@ async fn two_services_both_hear_everything_and_one_goes_on_when_the_other_stops(
         subscriber.some(50).await;
     }
     let [of_first, mut of_second] = subscribers;
-    let (cut_off, ()) = tokio::join!(of_first.to_the_end(), first.stop());
+    let (cut_off, ()) = tokio::join!(of_first.until_the_end(), first.stop());
     for writer in &writers {
         writer.goes_on().await;
     }

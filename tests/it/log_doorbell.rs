@@ -130,9 +130,9 @@ async fn writers_are_those_that_have_written_and_not_ended() {
     let both = writers().await;
     assert_eq!(both.len(), 2);
     run(&mut open, "rollback").await;
-    let prepared = writers().await;
-    assert_eq!(prepared.len(), 1);
-    assert!(both.contains(&prepared[0]), "{both:?} {prepared:?}");
+    let left = writers().await;
+    assert_eq!(left.len(), 1);
+    assert!(both.contains(&left[0]), "{both:?} {left:?}");
     run(&mut preparer, &format!("rollback prepared '{id}'")).await;
     assert_eq!(writers().await, [""; 0]);
 }

@@ -26,17 +26,8 @@ async fn a_statement_of_many_rows_is_as_many_events_in_order() {
 }
 
 #[tokio::test]
-async fn a_transaction_of_200_000_rows_is_moved_in_bounded_calls() {
-    moved_in_bounded_calls(200_000).await;
-}
-
-#[tokio::test]
-#[ignore = "takes minutes on a small machine"]
-async fn a_transaction_of_1_000_000_rows_is_moved_in_bounded_calls() {
-    moved_in_bounded_calls(1_000_000).await;
-}
-
-async fn moved_in_bounded_calls(rows: i64) {
+async fn a_transaction_of_a_million_rows_is_moved_in_bounded_calls() {
+    let rows = 1_000_000;
     let database = TestDatabase::new().await;
     database
         .execute(&format!(

@@ -39,11 +39,9 @@ async fn transaction(
             2 => format!("insert into incident_manager.incident (title, severity, source) select '{id}', 'P4', 'new' from generate_series(1, 3)"),
             _ => format!("update incident_manager.incident set title = '{id}.{n}' where id = '{one}'"),
         };
-        sql += &match random.random_range(0..4) {
-            0 => format!("savepoint s; {change}; rollback to s;"),
-            1 => format!("savepoint s; {change}; release s;"),
-            _ => format!("{change};"),
-        };
+        let (before, after) = [("savepoint s;", "rollback to s;"), ("savepoint s;", "release s;"), ("", ""), ("", "")]
+            [random.random_range(0..4)];
+        sql.extend([before, &change, ";", after]);
     }
     writer.execute(AssertSqlSafe(sql)).await?;
     // open for a while: others commit, and calls look, meanwhile
@@ -103,8 +101,11 @@ async fn every_committed_event_is_logged_once_and_in_order_while_slots_change() 
                 match transaction(&mut writer, &mut random, &shared, &id).await {
                     Ok(()) => ended += 1,
                     Err(error) => {
-                        let code =
-                            error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+                        let code = error
+                            .as_database_error()
+                            .and_then(sqlx::error::DatabaseError::code)
+                            .unwrap_or_default()
+                            .into_owned();
                         assert!(["40001", "40P01"].contains(&code.as_str()), "{error}");
                         run(&mut writer, "rollback").await;
                     }

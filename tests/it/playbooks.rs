@@ -13,10 +13,10 @@ async fn start() -> (TestDatabase, Service) {
 }
 
 /// A playbook with one step and what `narrowed` says.
-fn input(name: &str, narrowed: Value) -> Value {
-    let mut input = json!({ "name": name, "steps": [{ "title": "Look" }] });
-    input.as_object_mut().unwrap().append(narrowed.clone().as_object_mut().unwrap());
-    input
+fn input(name: &str, mut narrowed: Value) -> Value {
+    narrowed["name"] = json!(name);
+    narrowed["steps"] = json!([{ "title": "Look" }]);
+    narrowed
 }
 
 async fn create(service: &Service, name: &str, narrowed: Value) -> Value {

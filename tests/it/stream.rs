@@ -26,7 +26,7 @@ impl Events {
                 let block: String = self.text.drain(..end + 2).collect();
                 let fields: Vec<_> = block
                     .lines()
-                    .filter(|line| !line.starts_with(':'))
+                    .filter(|line| !line.is_empty() && !line.starts_with(':'))
                     .map(|line| line.split_once(':').unwrap_or((line, "")))
                     .map(|(name, value)| (name.to_owned(), value.trim_start().to_owned()))
                     .collect();

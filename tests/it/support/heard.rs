@@ -61,7 +61,7 @@ impl Heard {
     }
 
     /// Hears until the service ends the connection.
-    pub async fn to_the_end(mut self) -> Versions {
+    pub async fn until_the_end(mut self) -> Versions {
         while let Some(message) = self.socket.receive().await {
             self.note(&message);
         }

@@ -136,6 +136,8 @@ pub async fn refusal(database: &TestDatabase, before: &str, call: &str) -> Strin
     let mut connection = database.connect().await;
     run(&mut connection, before).await;
     let error = connection.execute(AssertSqlSafe(format!("{call}; commit"))).await.expect_err(before);
+    // the error arrives before its transaction has let go of its locks
+    run(&mut connection, "rollback").await;
     connection.close().await.unwrap();
     error.into_database_error().unwrap().code().unwrap().into_owned()
 }

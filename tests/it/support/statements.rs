@@ -81,7 +81,7 @@ pub async fn say_plans(database: &TestDatabase) {
     }
 }
 
-/// Of the server's messages, NoticeResponse carries the plan.
+/// Of the server's messages, `NoticeResponse` carries the plan.
 async fn backward(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, plans: Arc<Mutex<Vec<String>>>) -> Option<()> {
     loop {
         let (kind, length) = (server.read_u8().await.ok()?, server.read_u32().await.ok()?);
