@@ -143,8 +143,10 @@ begin atomic
       (select l.a, 'LINKED', 1.0, 1, l.linked_at
        from incident_manager.incident_link l where l.b = incident order by l.linked_at desc limit 20)
       union all
-      (select m.merged_into, 'MERGED', 1.0, 2, m.closed_at from incident_manager.incident m
-       where m.id = incident and m.merged_into is not null)
+      -- by its id, whatever the planner thinks of the index on what was merged
+      (select m.merged_into, 'MERGED', 1.0, 2, m.closed_at
+       from (select o.merged_into, o.closed_at from incident_manager.incident o where o.id = incident offset 0) m
+       where m.merged_into is not null)
       union all
       (select m.id, 'MERGED', 1.0, 2, m.closed_at from incident_manager.incident m
        where m.merged_into = incident order by m.closed_at desc limit 20)
