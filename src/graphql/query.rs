@@ -83,10 +83,9 @@ impl Query {
         Ok(connection(found, ListTag::Playbooks, TotalCount::Playbooks))
     }
 
-    #[expect(clippy::unused_async, reason = "the derive takes async resolvers only; the gateway has read it")]
     /// The newest position of the stream, taken before any other field of the operation is read: query it with your state,
     /// then subscribe with `after`. Nothing falls in between; what `version` shows that you have may come again.
-    #[expect(clippy::unused_async, reason = "a resolver")]
+    #[expect(clippy::unused_async, reason = "the derive takes async resolvers only; the gateway has read it")]
     async fn stream_position(&self, context: &Context<'_>) -> Result<StreamPosition> {
         let Position(read) = context.data_opt::<Position>().ok_or(Internal)?;
         read.as_ref().map(StreamPosition::from).map_err(|failed| shared(Arc::clone(failed)))
