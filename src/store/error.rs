@@ -73,9 +73,11 @@ impl From<sqlx::Error> for StoreError {
             ("55P03", _) => Self::Conflict("another transaction holds the row; try again"),
             // undefined table or schema: not migrated yet; canceled: statement_timeout
             ("42P01" | "3F000" | "3D000" | "57014", _) => Self::Unavailable(error),
-            // connection exceptions, insufficient resources, operator intervention; 25006 is a read-only standby
+            // connection exceptions, a login that is refused, insufficient resources, operator intervention; 25006 is a
+            // read-only standby
             (state, _)
                 if state.starts_with("08")
+                    || state.starts_with("28")
                     || state.starts_with("53")
                     || state.starts_with("57P")
                     || state == "25006" =>

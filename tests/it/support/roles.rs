@@ -6,6 +6,9 @@ use uuid::Uuid;
 use super::TestDatabase;
 use super::database::{connect, server_url};
 
+/// Of every role: a server may ask for one, and its roles live for one test.
+const PASSWORD: &str = "of-a-test";
+
 /// A database of an ordinary role, and the roles that use it. They go with this value.
 pub struct Tenancy {
     /// Dropped before the roles are: they have grants in it.
@@ -19,7 +22,10 @@ impl Tenancy {
         let database = TestDatabase::empty().await;
         let suffix = Uuid::new_v4().simple().to_string();
         for role in ["owner", "service", "writer"] {
-            database.execute(&format!("create role {role}_{suffix} login nosuperuser nocreaterole nocreatedb")).await;
+            let role = format!("{role}_{suffix}");
+            database
+                .execute(&format!("create role {role} login password '{PASSWORD}' nosuperuser nocreaterole nocreatedb"))
+                .await;
         }
         database.execute(&format!("grant create on database {} to owner_{suffix}", database.name())).await;
         Self { database: Some(database), suffix }
@@ -53,6 +59,7 @@ impl Tenancy {
     pub fn url(&self, role: &str) -> String {
         let mut url = url::Url::parse(self.database().url()).unwrap();
         url.set_username(&self.role(role)).unwrap();
+        url.set_password(Some(PASSWORD)).unwrap();
         url.to_string()
     }
 
