@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Timestamp;
 use super::alert::Alert;
 use super::cursor::Cursor;
-use super::ids::{EpochId, IncidentId, Position};
+use super::ids::{EpochId, Position};
 use super::incident::{Incident, IncidentState, Severity};
 use super::wire::wire_enum;
 
@@ -65,14 +65,6 @@ impl Event {
     /// The cursor of a subscriber that has seen this event and all before it.
     pub fn cursor(&self) -> Cursor {
         Cursor { epoch: self.epoch, position: self.position, logged_at: self.logged_at }
-    }
-
-    /// The incident that this event is of; an alert's may be none.
-    pub fn incident_id(&self) -> Option<IncidentId> {
-        match &self.change {
-            Change::Incident(change) => Some(change.incident.id),
-            Change::Alert(alert) => alert.incident_id,
-        }
     }
 
     /// An estimate of the memory that this event holds, in bytes.

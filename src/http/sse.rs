@@ -23,7 +23,7 @@ use super::AppState;
 use super::accept::takes_event_stream;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
-use crate::graphql::{Code, Gateway, OperationType, is_request_error};
+use crate::graphql::{Code, Gateway, OperationType};
 use crate::live::{Frame, Live, Subscriber, response_json};
 
 /// Bytes of results that are handed to the socket at a time.
@@ -79,10 +79,7 @@ async fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> R
             Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
         }
     } else {
-        Running::Execution(Box::pin(async move {
-            let response = live.gateway().execute(request).await;
-            if is_request_error(&response) { errors_result(&response.errors) } else { response_json(&response) }
-        }))
+        Running::Execution(Box::pin(async move { response_json(&live.gateway().execute(request).await) }))
     };
     let interval = state.session.ping_interval;
     let events = Events {
@@ -98,11 +95,6 @@ async fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> R
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     (headers, Body::from_stream(events)).into_response()
-}
-
-/// A result of errors alone.
-fn errors_result(errors: &[async_graphql::ServerError]) -> Bytes {
-    response_json(&async_graphql::Response::from_errors(errors.to_vec()))
 }
 
 enum Running {

@@ -56,7 +56,6 @@ pub struct Connection {
     stuck_since: Option<Instant>,
     heard: bool,
     timer: Pin<Box<Sleep>>,
-    acknowledged: bool,
     frames: Vec<Frame>,
 }
 
@@ -95,7 +94,6 @@ impl Connection {
             stuck_since: None,
             heard: false,
             timer,
-            acknowledged: false,
             frames: Vec::new(),
         }
     }
@@ -214,7 +212,6 @@ impl Connection {
             Action::Initialise => {
                 let acknowledgement = self.protocol.acknowledge(self.live.cursor().as_deref());
                 self.answers.push(acknowledgement);
-                self.acknowledged = true;
                 self.timer.as_mut().reset(Instant::now() + self.config.ping_interval);
             }
             Action::Start(id, request) => self.start(id, *request),
