@@ -239,7 +239,7 @@ impl Databases {
 
         databases.administer("create database untriggered template ours owner incident_manager").await;
         let mut connection = databases.connect("untriggered").await;
-        for trigger in ["00_event_insert", "00_event_update", "01_event_ring"] {
+        for trigger in ["00_event_insert", "00_event_update"] {
             let drop = format!(r#"drop trigger "{trigger}" on incident_manager.incident"#);
             connection.execute(AssertSqlSafe(drop)).await.unwrap();
         }
