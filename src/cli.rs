@@ -2,6 +2,7 @@
 
 pub mod banner;
 pub mod demo;
+pub mod health;
 pub mod migrate;
 pub mod serve;
 pub mod watch;
@@ -25,6 +26,8 @@ pub enum CliError {
     Migrate(#[from] migrate::MigrateError),
     #[error(transparent)]
     Watch(#[from] watch::WatchError),
+    #[error(transparent)]
+    Health(#[from] health::HealthError),
 }
 
 /// Does what the command says, to its end.
@@ -33,6 +36,7 @@ pub fn run(command: Command) -> Result<(), CliError> {
         Command::Serve(config) => on(tokio::runtime::Builder::new_multi_thread(), serve::run(*config))?,
         Command::Migrate(config) => on(tokio::runtime::Builder::new_current_thread(), migrate::run(config))?,
         Command::Watch(config) => on(tokio::runtime::Builder::new_current_thread(), watch::run(*config))?,
+        Command::Health(config) => on(tokio::runtime::Builder::new_current_thread(), health::run(config))?,
         Command::Schema => return print(&server::sdl()).map_err(CliError::WriteOutput),
     }
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Every setting is a flag and an environment variable; `--help` and the README's table document all of them.
 
+mod health;
 mod parse;
 mod watch;
 
@@ -18,8 +19,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+pub use self::health::HealthConfig;
 pub use self::parse::{Command, Stop, from_process, parse, settings_table};
 pub use self::watch::{ColorChoice, WatchConfig};
+
+/// Loopback alone: nobody else's business until somebody says so.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+/// What `--listen` is, to each subcommand that has it.
+const LISTEN_HELP: &str = "Address and port to listen on; beyond loopback only with an explicit --auth off";
 
 /// What is logged to stderr, and how.
 #[derive(Debug, Clone, Args)]
@@ -131,8 +139,8 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub database: DatabaseConfig,
 
-    /// Address and port to listen on; beyond loopback only with an explicit --auth off
-    #[arg(long, env = "INCIDENT_MANAGER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    /// Where to listen; `health` asks there.
+    #[arg(long, env = "INCIDENT_MANAGER_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDR:PORT", help = LISTEN_HELP)]
     pub listen: SocketAddr,
 
     /// Authentication; given explicitly, `off` also allows addresses beyond loopback

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::banner::{Banner, graphql_url};
@@ -14,9 +14,6 @@ use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::server::{self, ServerError};
 use crate::telemetry::{self, TelemetryError};
 
-/// Connections that the system holds until they are taken; where it holds fewer, as many as it does. The usual 1,024 overflow
-/// when all clients come back at once, and a connection that was dropped so is tried again after a second.
-const LISTEN_QUEUE: u32 = 4096;
 /// Connections of the service beside those that its requests and background work share: the listener's.
 const OWN_CONNECTIONS: u32 = 1;
 
@@ -48,7 +45,7 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     }
     // Before the database is started: that an address is taken shows at once.
     let cannot_listen = |source| ServeError::Listen { address: config.listen, source };
-    let listener = listen(config.listen).map_err(cannot_listen)?;
+    let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
 
     let (database, embedded) = if let Some(url) = &config.database.database_url {
@@ -77,14 +74,6 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     served?;
     ended?;
     stopped
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // a restart need not wait for connections of the last process to be forgotten
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(LISTEN_QUEUE)
 }
 
 /// Starts a database of our own.

@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::watch::{ColorChoice, WatchConfig};
-use super::{AuthMode, MigrateConfig, ServeConfig};
+use super::{AuthMode, HealthConfig, MigrateConfig, ServeConfig};
 
 const BINARY: &str = "incident-manager";
 
@@ -32,6 +32,8 @@ pub enum Command {
     Migrate(MigrateConfig),
     /// Show changes in the terminal as they happen
     Watch(Box<WatchConfig>),
+    /// Ask the service on this machine whether it is ready: exit code 0 if so, else 1
+    Health(HealthConfig),
     /// Print the GraphQL schema
     Schema,
 }
@@ -88,7 +90,7 @@ pub fn parse(
                 config.color = ColorChoice::Never;
             }
         }
-        Command::Watch(_) | Command::Migrate(_) | Command::Schema => {}
+        Command::Watch(_) | Command::Migrate(_) | Command::Health(_) | Command::Schema => {}
     }
     Ok(command)
 }

@@ -53,6 +53,8 @@ fn serve_needs_no_subcommand() {
 #[test]
 fn other_subcommands_are_found() {
     assert!(matches!(parse("schema", &[]), Ok(Command::Schema)));
+    let listen = [("INCIDENT_MANAGER_LISTEN", "127.0.0.1:9")];
+    assert!(matches!(parse("health", &listen), Ok(Command::Health(config)) if config.listen.port() == 9));
     assert!(
         matches!(parse("migrate --data-dir /d", &[]), Ok(Command::Migrate(config)) if config.database.data_dir.is_some())
     );

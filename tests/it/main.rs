@@ -2,9 +2,12 @@
 
 mod alert_races;
 mod alert_rules;
+mod deploy;
+mod documents;
 mod embedded;
 mod faults;
 mod filters;
+mod health;
 mod http;
 mod limits;
 mod loaders;

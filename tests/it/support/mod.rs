@@ -1,6 +1,7 @@
 //! What the tests share: a database of their own, a service on it, and clients over real sockets.
 
 pub mod database;
+pub mod document;
 pub mod heard;
 pub mod log;
 pub mod roles;

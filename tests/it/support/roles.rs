@@ -5,11 +5,14 @@ use uuid::Uuid;
 
 use super::TestDatabase;
 use super::database::{connect, server_url};
+use super::document::administrators_sql;
+
+const ROLES: [&str; 3] = ["owner", "service", "writer"];
 
 /// Of every role: a server may ask for one, and its roles live for one test.
 const PASSWORD: &str = "of-a-test";
 
-/// A database of an ordinary role, and the roles that use it. They go with this value.
+/// A database of an ordinary role, and the roles that use it, as `docs/deployment.md` makes them. They go with this value.
 pub struct Tenancy {
     /// Dropped before the roles are: they have grants in it.
     database: Option<TestDatabase>,
@@ -21,13 +24,15 @@ impl Tenancy {
     pub async fn new() -> Self {
         let database = TestDatabase::empty().await;
         let suffix = Uuid::new_v4().simple().to_string();
-        for role in ["owner", "service", "writer"] {
-            let role = format!("{role}_{suffix}");
-            database
-                .execute(&format!("create role {role} login password '{PASSWORD}' nosuperuser nocreaterole nocreatedb"))
-                .await;
+        let mut documented =
+            administrators_sql().replace(" on database ops ", &format!(" on database {} ", database.name()));
+        for role in ROLES {
+            documented = documented.replace(&format!("incident_manager_{role}"), &format!("{role}_{suffix}"));
         }
-        database.execute(&format!("grant create on database {} to owner_{suffix}", database.name())).await;
+        database.execute(&documented).await;
+        for role in ROLES {
+            database.execute(&format!("alter role {role}_{suffix} password '{PASSWORD}'")).await;
+        }
         Self { database: Some(database), suffix }
     }
 
@@ -41,10 +46,15 @@ impl Tenancy {
     pub async fn install(&self) {
         let mut owner = self.connect("owner").await;
         sqlx::migrate!().run(&mut owner).await.expect("an ordinary role migrates");
+        self.grant().await;
+    }
+
+    /// Grants what is documented, where the schema is installed.
+    pub async fn grant(&self) {
         let grants = include_str!("../../../docs/grants.sql")
             .replace("incident_manager_service", &self.role("service"))
             .replace("incident_manager_writer", &self.role("writer"));
-        owner.execute(AssertSqlSafe(grants)).await.expect("the owner grants");
+        self.connect("owner").await.execute(AssertSqlSafe(grants)).await.expect("the owner grants");
     }
 
     /// The name of the `owner`, the `service` or the `writer`.
@@ -71,7 +81,7 @@ impl Tenancy {
 impl Drop for Tenancy {
     fn drop(&mut self) {
         drop(self.database.take());
-        let drop = ["owner", "service", "writer"].map(|role| format!("drop role {role}_{};", self.suffix)).concat();
+        let drop = ROLES.map(|role| format!("drop role {role}_{};", self.suffix)).concat();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
