@@ -1,7 +1,8 @@
 -- Incidents, alerts, comments, the timeline: the tables that any program may write, and the rules that hold for each.
 --
--- Constraints are named <table>_<column>_<rule>: the service reads from the name which field was refused.
--- Texts are enums by CHECK, with the names of the GraphQL contract.
+-- Limits are named <table>_<column>_<rule>: the service reads from the name which field was refused. Those of incidents and
+-- alerts are in one function for each table, which one CHECK calls: PostgreSQL reads every CHECK of a table anew for every
+-- statement, and fifteen of them cost a single-row insert more than all else. Texts are enums, with the names of the GraphQL contract.
 
 -- Who acts: what the writer says of itself (`set local incident_manager.actor = '…'`), else the role it works as.
 -- Its body is parsed here and not by the caller's search_path, so that it needs none of its own and can be inlined.
@@ -13,49 +14,22 @@ begin atomic
                        session_user::text), 200);
 end;
 
--- Labels and annotations: an object whose values are strings. (In lax mode `?` would look into arrays.)
-create function incident_manager.is_string_map(value jsonb) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-as $$
-  select jsonb_typeof(value) = 'object' and not jsonb_path_exists(value, 'strict $.* ? (@.type() != "string")')
-$$;
-
 create table incident_manager.incident (
   id uuid constraint incident_pkey primary key default gen_random_uuid(),
-  title text not null
-    constraint incident_title_length check (length(title) between 1 and 500),
-  description text not null default ''
-    constraint incident_description_size check (octet_length(description) <= 65536),
-  severity text not null
-    constraint incident_severity_name check (severity in ('P0', 'P1', 'P2', 'P3', 'P4')),
-  state text not null default 'DETECTED'
-    constraint incident_state_name check (state in ('DETECTED', 'TRIAGED', 'INVESTIGATING', 'REMEDIATING', 'RESOLVED', 'CLOSED')),
-  incident_type text not null default 'UNKNOWN'
-    constraint incident_incident_type_name check (incident_type in
-      ('INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE', 'COST',
-       'MODEL_DRIFT', 'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN')),
-  source text not null
-    constraint incident_source_length check (length(source) between 1 and 200),
-  assigned_to text
-    constraint incident_assigned_to_length check (length(assigned_to) between 1 and 200),
-  affected_resources text[] not null default '{}'
-    constraint incident_affected_resources_size check (affected_resources = '{}' or
-      (octet_length(array_to_json(affected_resources)::text) <= 16384 and array_ndims(affected_resources) = 1
-       and array_position(affected_resources, null) is null)),
-  labels jsonb not null default '{}'
-    constraint incident_labels_size check (labels = '{}' or
-      (incident_manager.is_string_map(labels) and octet_length(labels::text) <= 16384)),
-  metadata jsonb not null default '{}'
-    constraint incident_metadata_size check (metadata = '{}' or
-      (jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 16384)),
-  resolution text
-    constraint incident_resolution_size check (octet_length(resolution) <= 65536),
-  root_cause text
-    constraint incident_root_cause_size check (octet_length(root_cause) <= 65536),
-  fingerprint text
-    constraint incident_fingerprint_length check (length(fingerprint) between 1 and 200),
-  created_at timestamptz not null default now()
-    constraint incident_created_at_range check (created_at >= '0001-01-01 00:00+00' and created_at < '10000-01-01 00:00+00'),
+  title text not null,
+  description text not null default '',
+  severity text not null,
+  state text not null default 'DETECTED',
+  incident_type text not null default 'UNKNOWN',
+  source text not null,
+  assigned_to text,
+  affected_resources text[] not null default '{}',
+  labels jsonb not null default '{}',
+  metadata jsonb not null default '{}',
+  resolution text,
+  root_cause text,
+  fingerprint text,
+  created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   acknowledged_at timestamptz,
   resolved_at timestamptz,
@@ -63,8 +37,7 @@ create table incident_manager.incident (
   merged_into uuid constraint incident_merged_into_fk references incident_manager.incident,
   opened_by_alert boolean not null default false,
   description_version integer not null default 1,
-  version integer not null default 1,
-  constraint incident_merged_into_closes check (merged_into is null or (state = 'CLOSED' and merged_into <> id))
+  version integer not null default 1
 );
 comment on table incident_manager.incident is
   'Any program may insert (title, severity and source suffice) and update; DELETE and TRUNCATE are refused, because no subscriber would hear of them.';
@@ -73,6 +46,47 @@ comment on column incident_manager.incident.version is 'Goes up by one with ever
 comment on column incident_manager.incident.description_version is 'The version in which the description was last set.';
 comment on column incident_manager.incident.merged_into is 'Set in the update that closes this incident as a part of another; then it stays.';
 comment on column incident_manager.incident.opened_by_alert is 'Such an incident is resolved when none of its alerts fires any more.';
+
+-- Whether a row keeps every limit; the error names the one that it does not keep. That a column may not be null is its own
+-- business.
+create function incident_manager.incident_keeps_limits(i incident_manager.incident) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+  breach constant text := case
+    when length(i.title) not between 1 and 500 then 'incident_title_length'
+    when octet_length(i.description) > 65536 then 'incident_description_size'
+    when i.severity not in ('P0', 'P1', 'P2', 'P3', 'P4') then 'incident_severity_name'
+    when i.state not in ('DETECTED', 'TRIAGED', 'INVESTIGATING', 'REMEDIATING', 'RESOLVED', 'CLOSED') then 'incident_state_name'
+    when i.incident_type not in
+         ('INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE', 'COST', 'MODEL_DRIFT',
+          'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN') then 'incident_incident_type_name'
+    when length(i.source) not between 1 and 200 then 'incident_source_length'
+    when length(i.assigned_to) not between 1 and 200 then 'incident_assigned_to_length'
+    when i.affected_resources <> '{}'
+         and (octet_length(array_to_json(i.affected_resources)::text) > 16384 or array_ndims(i.affected_resources) <> 1
+              or array_position(i.affected_resources, null) is not null) then 'incident_affected_resources_size'
+    -- labels are an object whose values are strings; in lax mode `?` would look into arrays
+    when i.labels <> '{}'
+         and (jsonb_typeof(i.labels) <> 'object' or jsonb_path_exists(i.labels, 'strict $.* ? (@.type() != "string")')
+              or octet_length(i.labels::text) > 16384) then 'incident_labels_size'
+    when i.metadata <> '{}'
+         and (jsonb_typeof(i.metadata) <> 'object' or octet_length(i.metadata::text) > 16384) then 'incident_metadata_size'
+    when octet_length(i.resolution) > 65536 then 'incident_resolution_size'
+    when octet_length(i.root_cause) > 65536 then 'incident_root_cause_size'
+    when length(i.fingerprint) not between 1 and 200 then 'incident_fingerprint_length'
+    when i.created_at < '0001-01-01 00:00+00' or i.created_at >= '10000-01-01 00:00+00' then 'incident_created_at_range'
+    when i.merged_into is not null and (i.state <> 'CLOSED' or i.merged_into = i.id) then 'incident_merged_into_closes'
+  end;
+begin
+  if breach is null then
+    return true;
+  end if;
+  raise exception 'new row for relation "incident" violates check constraint "%"', breach
+    using errcode = 'check_violation', schema = 'incident_manager', table = 'incident', constraint = breach;
+end $$;
+alter table incident_manager.incident add constraint incident_limits
+  check (incident_manager.incident_keeps_limits(incident));
 
 create unique index incident_active_fingerprint on incident_manager.incident (source, fingerprint)
   where state not in ('RESOLVED', 'CLOSED');
@@ -96,45 +110,63 @@ create index comment_incident on incident_manager.comment (incident_id, created_
 
 create table incident_manager.alert (
   id uuid constraint alert_pkey primary key default gen_random_uuid(),
-  external_id text
-    constraint alert_external_id_length check (length(external_id) between 1 and 500),
-  source text not null
-    constraint alert_source_length check (length(source) between 1 and 200),
-  title text not null
-    constraint alert_title_length check (length(title) between 1 and 500),
-  description text not null default ''
-    constraint alert_description_size check (octet_length(description) <= 65536),
-  severity text not null
-    constraint alert_severity_name check (severity in ('P0', 'P1', 'P2', 'P3', 'P4')),
-  alert_type text not null default 'UNKNOWN'
-    constraint alert_alert_type_name check (alert_type in
-      ('INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE', 'COST',
-       'MODEL_DRIFT', 'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN')),
-  labels jsonb not null default '{}'
-    constraint alert_labels_size check (labels = '{}' or
-      (incident_manager.is_string_map(labels) and octet_length(labels::text) <= 16384)),
-  annotations jsonb not null default '{}'
-    constraint alert_annotations_size check (annotations = '{}' or
-      (incident_manager.is_string_map(annotations) and octet_length(annotations::text) <= 16384)),
-  affected_services text[] not null default '{}'
-    constraint alert_affected_services_size check (affected_services = '{}' or
-      (octet_length(array_to_json(affected_services)::text) <= 16384 and array_ndims(affected_services) = 1
-       and array_position(affected_services, null) is null)),
-  runbook_url text
-    constraint alert_runbook_url_length check (length(runbook_url) between 1 and 2000),
+  external_id text,
+  source text not null,
+  title text not null,
+  description text not null default '',
+  severity text not null,
+  alert_type text not null default 'UNKNOWN',
+  labels jsonb not null default '{}',
+  annotations jsonb not null default '{}',
+  affected_services text[] not null default '{}',
+  runbook_url text,
   firing boolean not null default true,
-  fingerprint text
-    constraint alert_fingerprint_length check (length(fingerprint) between 1 and 200),
+  fingerprint text,
   received_at timestamptz not null default clock_timestamp(),
   deduplicated boolean not null default false,
   incident_id uuid constraint alert_incident_fk references incident_manager.incident,
   status text
-    constraint alert_status_name check (status in ('CREATED', 'DEDUPLICATED', 'RESOLVED', 'IGNORED'))
 );
 comment on table incident_manager.alert is
   'What sources send, a row for each submission. The columns fingerprint (where it is null), received_at, deduplicated, incident_id and status are decided on insert.';
 comment on column incident_manager.alert.firing is 'False once the source has said that it is over.';
 comment on column incident_manager.alert.status is 'What became of the submission.';
+
+create function incident_manager.alert_keeps_limits(a incident_manager.alert) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+  breach constant text := case
+    when length(a.external_id) not between 1 and 500 then 'alert_external_id_length'
+    when length(a.source) not between 1 and 200 then 'alert_source_length'
+    when length(a.title) not between 1 and 500 then 'alert_title_length'
+    when octet_length(a.description) > 65536 then 'alert_description_size'
+    when a.severity not in ('P0', 'P1', 'P2', 'P3', 'P4') then 'alert_severity_name'
+    when a.alert_type not in
+         ('INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE', 'COST', 'MODEL_DRIFT',
+          'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN') then 'alert_alert_type_name'
+    when a.labels <> '{}'
+         and (jsonb_typeof(a.labels) <> 'object' or jsonb_path_exists(a.labels, 'strict $.* ? (@.type() != "string")')
+              or octet_length(a.labels::text) > 16384) then 'alert_labels_size'
+    when a.annotations <> '{}'
+         and (jsonb_typeof(a.annotations) <> 'object' or jsonb_path_exists(a.annotations, 'strict $.* ? (@.type() != "string")')
+              or octet_length(a.annotations::text) > 16384) then 'alert_annotations_size'
+    when a.affected_services <> '{}'
+         and (octet_length(array_to_json(a.affected_services)::text) > 16384 or array_ndims(a.affected_services) <> 1
+              or array_position(a.affected_services, null) is not null) then 'alert_affected_services_size'
+    when length(a.runbook_url) not between 1 and 2000 then 'alert_runbook_url_length'
+    when length(a.fingerprint) not between 1 and 200 then 'alert_fingerprint_length'
+    when a.status not in ('CREATED', 'DEDUPLICATED', 'RESOLVED', 'IGNORED') then 'alert_status_name'
+  end;
+begin
+  if breach is null then
+    return true;
+  end if;
+  raise exception 'new row for relation "alert" violates check constraint "%"', breach
+    using errcode = 'check_violation', schema = 'incident_manager', table = 'alert', constraint = breach;
+end $$;
+alter table incident_manager.alert add constraint alert_limits
+  check (incident_manager.alert_keeps_limits(alert));
 
 create index alert_received on incident_manager.alert (received_at, id);
 create index alert_source on incident_manager.alert (source, received_at, id);

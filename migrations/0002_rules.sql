@@ -1,18 +1,5 @@
--- The rules of incidents, for every writer: which state may follow, which columns are the database's own.
-
--- A new incident begins at the beginning. Only what breaks that runs this function: WHEN keeps the rest cheap.
-create function incident_manager.incident_begins() returns trigger
-language plpgsql set search_path = pg_catalog, incident_manager, pg_temp
-as $$
-begin
-  raise exception 'a new incident is DETECTED, in version 1, and nothing has happened to it yet'
-    using errcode = 'check_violation', schema = 'incident_manager', table = 'incident', constraint = 'incident_state_transition';
-end $$;
-create trigger zz_incident_begins before insert on incident_manager.incident for each row
-  when (new.state <> 'DETECTED' or new.version <> 1 or new.description_version <> 1
-        or new.acknowledged_at is not null or new.resolved_at is not null or new.closed_at is not null
-        or new.merged_into is not null)
-  execute function incident_manager.incident_begins();
+-- The rules of incidents, for every writer: which state may follow, which columns are the database's own. That a new incident
+-- begins at the beginning is held by the trigger that makes its event (0004), which every insert runs anyway.
 
 -- Whether the state machine has a step. Forward within the active four, from them to RESOLVED; RESOLVED reopens to
 -- INVESTIGATING or closes; a merge closes what is active.

@@ -5,10 +5,20 @@
 -- A reader needs to know none of this: `where pos > $1 order by pos limit n` gives every event once, in order; positions
 -- are dense, and no event ever appears below one that could be read before.
 
+-- Sequences, because their last_value is not subject to MVCC: what is set is seen at once, by every transaction.
+create sequence incident_manager.event_slot minvalue 0 maxvalue 1 start 0;
+create sequence incident_manager.event_doorbell minvalue 0 maxvalue 1 start 1;
+-- before this the last value of a sequence is null
+do $$ begin
+  perform setval('incident_manager.event_slot', 0), setval('incident_manager.event_doorbell', 1);
+end $$;
+comment on sequence incident_manager.event_slot is 'last_value is the slot of the outbox that is written.';
+comment on sequence incident_manager.event_doorbell is 'last_value is 1 while writers notify the sequencer at each commit.';
+
 -- One row for each changed row, in the writer's transaction. Two slots are written in turn, so that the one that is not
 -- written can be emptied at once.
 create table incident_manager.event_outbox (
-  slot smallint not null,
+  slot smallint not null default pg_sequence_last_value('incident_manager.event_slot'),
   xid xid8 not null default pg_current_xact_id(),
   -- CACHE 1: of one row's changes, the later has the higher number, because the writer holds the row's lock
   seq bigint generated always as identity (cache 1),
@@ -57,12 +67,6 @@ create table incident_manager.event_outbox_1 partition of incident_manager.event
 create index event_outbox_xid on incident_manager.event_outbox (xid);
 create index event_outbox_seq on incident_manager.event_outbox (seq);
 comment on table incident_manager.event_outbox is 'Events that have no position yet.';
-
--- Sequences, because their last_value is not subject to MVCC: what is set is seen at once, by every transaction.
-create sequence incident_manager.event_slot minvalue 0 maxvalue 1 start 0;
-create sequence incident_manager.event_doorbell minvalue 0 maxvalue 1 start 1;
-comment on sequence incident_manager.event_slot is 'last_value is the slot of the outbox that is written.';
-comment on sequence incident_manager.event_doorbell is 'last_value is 1 while writers notify the sequencer at each commit.';
 
 create table incident_manager.event_log (
   pos bigint not null,

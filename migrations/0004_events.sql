@@ -1,7 +1,20 @@
--- What every writer's change adds to the outbox.
+-- What every writer's change adds to the outbox. The doorbell is looked at last, when the transaction holds the outbox's lock:
+-- who turns it on waits for those that do (event_writers).
 --
 -- The functions run as the tables' owner, so that a writer needs rights on the tables that it writes and no more. Their
 -- names begin with 00, so that a later trigger that writes the same row makes a later event.
+
+-- The doorbell. A constant payload: PostgreSQL sends it once for a transaction, however often it rings. A full queue would
+-- fail the writer's commit, so nobody rings when it is half full; PREPARE TRANSACTION would refuse a transaction that has
+-- notified, so its writers say `set local incident_manager.doorbell = 'off'`. The sequencer's polling finds both.
+create function incident_manager.event_ring() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(current_setting('incident_manager.doorbell', true), '') <> 'off' and pg_notification_queue_usage() < 0.5 then
+    perform pg_notify('incident_manager_doorbell', '');
+  end if;
+end $$;
 
 create function incident_manager.incident_event() returns trigger
 language plpgsql security definer set search_path = pg_catalog, incident_manager, pg_temp
@@ -13,7 +26,13 @@ declare
   state_before text;
   long constant boolean := octet_length(new.description) > 2000;
 begin
-  if tg_op = 'UPDATE' then
+  if tg_op = 'INSERT' then
+    if new.state <> 'DETECTED' or new.version <> 1 or new.description_version <> 1
+       or new.acknowledged_at is not null or new.resolved_at is not null or new.closed_at is not null then
+      raise exception 'a new incident is DETECTED, in version 1, and nothing has happened to it yet'
+        using errcode = 'check_violation', schema = 'incident_manager', table = 'incident', constraint = 'incident_state_transition';
+    end if;
+  else
     severity_before := old.severity;
     state_before := old.state;
     fields := array_remove(array[
@@ -44,15 +63,18 @@ begin
       on conflict (object_id, version) do update set body = excluded.body;    -- left by a purged row of the same id
   end if;
   insert into incident_manager.event_outbox
-    (slot, kind, update_type, incident_id, source, severity, old_severity, state, old_state, actor, changed, title,
+    (kind, update_type, incident_id, source, severity, old_severity, state, old_state, actor, changed, title,
      description, description_version, labels, fingerprint, incident_type, assigned_to, affected_resources, metadata,
      resolution, root_cause, created_at, updated_at, acknowledged_at, resolved_at, closed_at, version)
   values
-    ((select last_value from incident_manager.event_slot), 'incident', change, new.id, new.source, new.severity,
+    ('incident', change, new.id, new.source, new.severity,
      severity_before, new.state, state_before, incident_manager.current_actor(), fields, new.title,
      case when not long then new.description end, new.description_version, new.labels, new.fingerprint,
      new.incident_type, new.assigned_to, new.affected_resources, new.metadata, new.resolution, new.root_cause,
      new.created_at, new.updated_at, new.acknowledged_at, new.resolved_at, new.closed_at, new.version);
+  if pg_sequence_last_value('incident_manager.event_doorbell') = 1 then
+    perform incident_manager.event_ring();
+  end if;
   return null;
 end $$;
 create trigger "00_event_insert" after insert on incident_manager.incident for each row
@@ -72,15 +94,18 @@ begin
     return null;    -- the foreign key refuses the row
   end if;
   insert into incident_manager.event_outbox
-    (slot, kind, update_type, incident_id, comment_id, source, severity, state, actor, title, description,
+    (kind, update_type, incident_id, comment_id, source, severity, state, actor, title, description,
      description_version, labels, fingerprint, incident_type, assigned_to, affected_resources, metadata, resolution,
      root_cause, created_at, updated_at, acknowledged_at, resolved_at, closed_at, version)
   values
-    ((select last_value from incident_manager.event_slot), 'comment', 'COMMENT_ADDED', i.id, new.id, i.source,
+    ('comment', 'COMMENT_ADDED', i.id, new.id, i.source,
      i.severity, i.state, incident_manager.current_actor(), i.title,
      case when octet_length(i.description) <= 2000 then i.description end, i.description_version, i.labels,
      i.fingerprint, i.incident_type, i.assigned_to, i.affected_resources, i.metadata, i.resolution, i.root_cause,
      i.created_at, i.updated_at, i.acknowledged_at, i.resolved_at, i.closed_at, i.version);
+  if pg_sequence_last_value('incident_manager.event_doorbell') = 1 then
+    perform incident_manager.event_ring();
+  end if;
   return null;
 end $$;
 create trigger "00_event_insert" after insert on incident_manager.comment for each row
@@ -98,38 +123,20 @@ begin
       on conflict (object_id, version) do update set body = excluded.body;    -- left by a purged row of the same id
   end if;
   insert into incident_manager.event_outbox
-    (slot, kind, incident_id, alert_id, source, severity, actor, title, description, description_version, labels,
+    (kind, incident_id, alert_id, source, severity, actor, title, description, description_version, labels,
      fingerprint, external_id, alert_type, annotations, affected_services, runbook_url, firing, received_at, deduplicated)
   values
-    ((select last_value from incident_manager.event_slot), 'alert', new.incident_id, new.id, new.source, new.severity,
+    ('alert', new.incident_id, new.id, new.source, new.severity,
      incident_manager.current_actor(), new.title, case when not long then new.description end, 0, new.labels,
      new.fingerprint, new.external_id, new.alert_type, new.annotations, new.affected_services, new.runbook_url,
      new.firing, new.received_at, new.deduplicated);
+  if pg_sequence_last_value('incident_manager.event_doorbell') = 1 then
+    perform incident_manager.event_ring();
+  end if;
   return null;
 end $$;
 create trigger "00_event_insert" after insert on incident_manager.alert for each row
   execute function incident_manager.alert_event();
-
--- The doorbell. A constant payload: PostgreSQL sends it once for a transaction, however many statements ring. A full queue
--- would fail the writer's commit, so nobody rings when it is half full; PREPARE TRANSACTION would refuse a transaction that
--- has notified, so its writers say `set local incident_manager.doorbell = 'off'`. The sequencer's polling finds both.
-create function incident_manager.event_ring() returns trigger
-language plpgsql security definer set search_path = pg_catalog, incident_manager, pg_temp
-as $$
-begin
-  if (select last_value from incident_manager.event_doorbell) = 1
-     and coalesce(current_setting('incident_manager.doorbell', true), '') <> 'off'
-     and pg_notification_queue_usage() < 0.5 then
-    perform pg_notify('incident_manager_doorbell', '');
-  end if;
-  return null;
-end $$;
-create trigger "01_event_ring" after insert or update on incident_manager.incident for each statement
-  execute function incident_manager.event_ring();
-create trigger "01_event_ring" after insert on incident_manager.comment for each statement
-  execute function incident_manager.event_ring();
-create trigger "01_event_ring" after insert on incident_manager.alert for each statement
-  execute function incident_manager.event_ring();
 
 -- Transactions, prepared ones too, that may have written to the outbox and not ended: those that hold its lock. Who turned
 -- the doorbell on polls until none of them is left: each may have looked at the doorbell before.

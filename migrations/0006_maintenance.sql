@@ -151,5 +151,6 @@ end $$;
 -- Trigger functions need no right to be run; nobody else is given one here: grants are the installer's (docs/grants.sql).
 revoke all on all functions in schema incident_manager from public;
 -- Pure functions that constraints, defaults and triggers call in the writer's name.
-grant execute on function incident_manager.is_string_map(jsonb), incident_manager.current_actor(),
+grant execute on function incident_manager.incident_keeps_limits(incident_manager.incident),
+  incident_manager.alert_keeps_limits(incident_manager.alert), incident_manager.current_actor(),
   incident_manager.incident_may_become(text, text, boolean) to public;

@@ -37,23 +37,6 @@ begin
   end loop;
 end $$;
 
--- Whether an alert keeps the table's limits on what an incident would take over from it. One that does not is left to the
--- table, whose constraints name the column that is at fault.
-create function incident_manager.alert_fits(a incident_manager.alert) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(
-    length(a.source) between 1 and 200 and length(a.title) between 1 and 500 and octet_length(a.description) <= 65536
-    and length(a.fingerprint) between 1 and 200 and (a.external_id is null or length(a.external_id) between 1 and 500)
-    and a.severity in ('P0', 'P1', 'P2', 'P3', 'P4')
-    and a.alert_type in ('INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE',
-                         'COST', 'MODEL_DRIFT', 'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN')
-    and (a.labels = '{}' or (incident_manager.is_string_map(a.labels) and octet_length(a.labels::text) <= 16384))
-    and (a.affected_services = '{}' or
-         (octet_length(array_to_json(a.affected_services)::text) <= 16384 and array_ndims(a.affected_services) = 1
-          and array_position(a.affected_services, null) is null)), false)
-$$;
-
 -- Decides on firing alerts: for each, by its ordinal, its incident and status. Repeats of an external id that fires already,
 -- here or in the table, are IGNORED: they name the incident of the one that fires, and change nothing.
 create function incident_manager.alerts_fire(alerts incident_manager.alert[])
@@ -232,8 +215,10 @@ begin
   if total = 0 then
     return;
   end if;
+  -- what the table would refuse must open no incident before
   insert into incident_manager.alert
-    select a.* from unnest(alerts) a where not incident_manager.alert_fits(a) limit 1;    -- is refused, by a constraint
+    select a.* from unnest(alerts) a
+    where a.source is null or a.title is null or a.severity is null or not incident_manager.alert_keeps_limits(a) limit 1;
   select array_agg(a.firing order by a.ordinality) into turns from unnest(alerts) with ordinality a;
   perform incident_manager.alert_lock(alerts);
   -- alerts before incidents, as a single row does, and in one order, whatever the order of the runs
@@ -290,8 +275,9 @@ begin
   new.fingerprint := coalesce(new.fingerprint,
     incident_manager.alert_fingerprint(new.source, new.alert_type, new.title, new.labels));
   new.received_at := clock_timestamp();
-  if not incident_manager.alert_fits(new) then
-    return new;    -- to be refused, by a constraint
+  -- what the table would refuse must open no incident before
+  if new.fingerprint is null or new.severity is null or not incident_manager.alert_keeps_limits(new) then
+    return new;    -- has a null that the table refuses
   end if;
   if new.firing then
     select d.* into decided from incident_manager.alerts_fire(array[new]) d;
@@ -307,6 +293,6 @@ create trigger zz_alert_decide before insert on incident_manager.alert for each 
   when (new.status is null) execute function incident_manager.alert_decide();
 
 revoke all on function incident_manager.alert_fingerprint(text, text, text, jsonb), incident_manager.alert_lock(incident_manager.alert[]),
-  incident_manager.alert_fits(incident_manager.alert), incident_manager.alerts_fire(incident_manager.alert[]),
+  incident_manager.alerts_fire(incident_manager.alert[]),
   incident_manager.alerts_end(incident_manager.alert[]),
   incident_manager.submit_alerts(jsonb), incident_manager.alert_decide() from public;

@@ -33,7 +33,13 @@ pub enum CliError {
 /// Does what the command says, to its end.
 pub fn run(command: Command) -> Result<(), CliError> {
     match command {
-        Command::Serve(config) => on(tokio::runtime::Builder::new_multi_thread(), serve::run(*config))?,
+        Command::Serve(config) => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            if let Some(threads) = config.worker_threads {
+                runtime.worker_threads(threads);
+            }
+            on(runtime, serve::run(*config))?;
+        }
         Command::Migrate(config) => on(tokio::runtime::Builder::new_current_thread(), migrate::run(config))?,
         Command::Watch(config) => on(tokio::runtime::Builder::new_current_thread(), watch::run(*config))?,
         Command::Health(config) => on(tokio::runtime::Builder::new_current_thread(), health::run(config))?,

@@ -159,6 +159,9 @@ pub struct ServeConfig {
     pub events: EventsConfig,
 
     #[command(flatten)]
+    pub connections: ConnectionsConfig,
+
+    #[command(flatten)]
     pub session: SessionConfig,
 
     /// Largest body of a request, in bytes
@@ -169,9 +172,12 @@ pub struct ServeConfig {
     #[arg(long, env = "INCIDENT_MANAGER_MAX_SELECTIONS", default_value_t = 10_000, value_parser = at_least_one)]
     pub max_selections: usize,
 
-    /// How long a shutdown waits for requests that are under way
-    #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
-    pub drain_timeout: Duration,
+    #[command(flatten)]
+    pub drain: DrainConfig,
+
+    /// Threads that serve [default: as many as the machine has processors]
+    #[arg(long, env = "INCIDENT_MANAGER_WORKER_THREADS", value_parser = at_least_one, value_name = "COUNT")]
+    pub worker_threads: Option<usize>,
 
     #[command(flatten)]
     pub log: LogConfig,
@@ -216,6 +222,42 @@ pub struct EventsConfig {
     pub feed_bytes: usize,
 }
 
+/// Bounds of what clients may hold open, and of their patience with us and ours with them.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionsConfig {
+    /// WebSocket connections and event streams that may be open; one more is refused with status 503
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_CONNECTIONS", default_value_t = 16_384, value_parser = at_least_one)]
+    pub max_connections: usize,
+
+    /// The same of one client address, of an IPv6 network of 64 bits; refused with status 429 [default: no limit]
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_CONNECTIONS_PER_ADDRESS", value_parser = at_least_one, value_name = "COUNT")]
+    pub max_connections_per_address: Option<usize>,
+
+    /// How long a client may take to send a request's head, and then its body; an idle connection is closed after as long
+    #[arg(long, env = "INCIDENT_MANAGER_READ_TIMEOUT", default_value = "75s", value_parser = duration)]
+    pub read_timeout: Duration,
+
+    /// How long a client may read nothing of what is sent to it
+    #[arg(long, env = "INCIDENT_MANAGER_WRITE_TIMEOUT", default_value = "1m", value_parser = duration)]
+    pub write_timeout: Duration,
+}
+
+/// How a shutdown goes.
+#[derive(Debug, Clone, Args)]
+pub struct DrainConfig {
+    /// How long a shutdown goes on taking connections while it is not ready any more, for load balancers to see [default: not at all]
+    #[arg(long, env = "INCIDENT_MANAGER_DRAIN_DELAY", value_parser = duration, value_name = "DURATION")]
+    pub drain_delay: Option<Duration>,
+
+    /// Over how long a shutdown closes connections, so that not all clients come back at once
+    #[arg(long, env = "INCIDENT_MANAGER_DRAIN_SPREAD", default_value = "5s", value_parser = duration)]
+    pub drain_spread: Duration,
+
+    /// How long a shutdown waits after that for requests that are under way
+    #[arg(long, env = "INCIDENT_MANAGER_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub drain_timeout: Duration,
+}
+
 /// Settings of a WebSocket's session.
 #[derive(Debug, Clone, Args)]
 pub struct SessionConfig {
@@ -227,10 +269,6 @@ pub struct SessionConfig {
     #[arg(long, env = "INCIDENT_MANAGER_PING_INTERVAL", default_value = "25s", value_parser = duration)]
     pub ping_interval: Duration,
 
-    /// How long a client may read nothing of what is sent to it
-    #[arg(long, env = "INCIDENT_MANAGER_WRITE_TIMEOUT", default_value = "1m", value_parser = duration)]
-    pub write_timeout: Duration,
-
     /// Operations that one connection may have open
     #[arg(long, env = "INCIDENT_MANAGER_MAX_OPERATIONS", default_value_t = 100, value_parser = at_least_one)]
     pub max_operations: usize,
@@ -238,6 +276,14 @@ pub struct SessionConfig {
     /// Largest message of a client, in bytes
     #[arg(long, env = "INCIDENT_MANAGER_MAX_MESSAGE_BYTES", default_value_t = 256 << 10, value_parser = at_least_one)]
     pub max_message_bytes: usize,
+
+    /// Messages of a client that are read in a second, and at once after a pause; the rest waits in the network
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_MESSAGES_PER_SECOND", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_messages_per_second: u32,
+
+    /// Bytes of results that are queued for a client, of an event stream too, before it has to read some
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_QUEUED_BYTES", default_value_t = 32 << 10, value_parser = at_least_one)]
+    pub max_queued_bytes: usize,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -1,8 +1,8 @@
-//! The life of the process: signals, a shutdown in two stages, and every task that runs in the background.
+//! The life of the process: signals, a shutdown in three stages, and every task that runs in the background.
 //!
-//! The **soft** stage asks: take no more work, finish what is under way. The **hard** stage ends what is left: it
-//! follows a second signal, or a drain that takes too long. No task is spawned anywhere else, so that none is
-//! forgotten in a shutdown and none dies unnoticed.
+//! **Draining** sends clients elsewhere, while all that serves them goes on. The **soft** stage asks: take no more work,
+//! finish what is under way. The **hard** stage ends what is left: it follows a second signal, or a drain that takes too
+//! long. No task is spawned anywhere else, so that none is forgotten in a shutdown and none dies unnoticed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,6 +38,8 @@ struct Inner {
     hard: CancellationToken,
     /// A child of `hard`: what ends at once also stops taking work.
     soft: CancellationToken,
+    /// A child of `soft`: who takes no more work is not to be sent any.
+    draining: CancellationToken,
     tracker: TaskTracker,
     /// How many tasks of each name run, for the log line about those that did not end.
     running: Mutex<BTreeMap<&'static str, usize>>,
@@ -48,8 +50,10 @@ struct Inner {
 impl Default for Inner {
     fn default() -> Self {
         let hard = CancellationToken::new();
+        let soft = hard.child_token();
         Self {
-            soft: hard.child_token(),
+            draining: soft.child_token(),
+            soft,
             hard,
             tracker: TaskTracker::new(),
             running: Mutex::default(),
@@ -63,7 +67,12 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Cancelled when no more work is to be taken.
+    /// Cancelled when clients are to go elsewhere: a shutdown's first stage.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.inner.draining
+    }
+
+    /// Cancelled when no more work is to be taken; never before [`Self::draining`].
     pub fn soft(&self) -> &CancellationToken {
         &self.inner.soft
     }
@@ -73,9 +82,9 @@ impl Lifecycle {
         &self.inner.hard
     }
 
-    /// Asks for the soft stage, as the first signal does.
+    /// Asks for a shutdown, as the first signal does: whoever runs the service drains it, then calls [`Self::shutdown`].
     pub fn stop(&self) {
-        self.inner.soft.cancel();
+        self.inner.draining.cancel();
     }
 
     /// Runs a task that the service cannot do without: its panic is logged and shuts the service down.
@@ -109,7 +118,7 @@ impl Lifecycle {
         tokio::spawn(self.inner.tracker.track_future(run));
     }
 
-    /// From now on the first SIGTERM or SIGINT begins the soft stage, the second the hard one.
+    /// From now on the first SIGTERM or SIGINT begins a shutdown, the second ends it at once.
     pub fn listen_for_signals(&self) -> io::Result<()> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let lifecycle = self.clone();
@@ -120,19 +129,19 @@ impl Lifecycle {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
                 };
-                if lifecycle.inner.soft.is_cancelled() {
+                if lifecycle.inner.draining.is_cancelled() {
                     warn!(signal, "stopping at once");
                     lifecycle.inner.hard.cancel();
                 } else {
                     info!(signal, "shutting down; a second signal stops at once");
-                    lifecycle.inner.soft.cancel();
+                    lifecycle.stop();
                 }
             }
         });
         Ok(())
     }
 
-    /// Goes through both stages: asks all tasks to end, waits for them up to `drain_timeout` (or a second signal),
+    /// Goes through the last two stages: asks all tasks to end, waits for them up to `drain_timeout` (or a second signal),
     /// then ends what is left. An error if a task's panic was the reason for the shutdown, or came during it.
     pub async fn shutdown(&self, drain_timeout: Duration) -> Result<(), LifecycleError> {
         let inner = &self.inner;
@@ -240,7 +249,7 @@ mod tests {
     async fn a_panic_of_a_background_task_shuts_the_service_down() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("sequencer", async { panic!("as a test") });
-        lifecycle.soft().cancelled().await;
+        lifecycle.draining().cancelled().await;
         let LifecycleError::TaskPanicked(name) = lifecycle.shutdown(DRAIN).await.unwrap_err();
         assert_eq!(name, "sequencer");
     }
@@ -252,7 +261,7 @@ mod tests {
         while !lifecycle.inner.tracker.is_empty() {
             tokio::task::yield_now().await;
         }
-        assert!(!lifecycle.soft().is_cancelled());
+        assert!(!lifecycle.draining().is_cancelled());
         lifecycle.shutdown(DRAIN).await.unwrap();
     }
 
@@ -266,9 +275,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hard_stage_implies_the_soft_one() {
+    async fn a_later_stage_implies_the_earlier_ones() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.stop();
+        assert!(lifecycle.draining().is_cancelled() && !lifecycle.soft().is_cancelled());
         let lifecycle = Lifecycle::new();
         lifecycle.hard().cancel();
-        assert!(lifecycle.soft().is_cancelled());
+        assert!(lifecycle.draining().is_cancelled() && lifecycle.soft().is_cancelled());
     }
 }

@@ -1,20 +1,18 @@
 //! The composition root: everything that the service is made of, put together.
 
-use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::clock::Clock;
-use crate::config::{DatabaseUrl, ServeConfig};
+use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
 use crate::events;
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
-use crate::http::{self, AllowedHosts, AppState, Readiness};
+use crate::http::{self, Admission, AllowedHosts, AppState, Readiness, Sockets};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
 use crate::store::{self, InvalidUrl, MigrateError, Migrations, Store};
@@ -33,13 +31,11 @@ pub enum ServerError {
     DatabaseUrl(#[from] InvalidUrl),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("cannot accept connections")]
-    Accept(#[source] std::io::Error),
     #[error(transparent)]
     Shutdown(#[from] LifecycleError),
 }
 
-/// Serves until the lifecycle's soft stage, then drains. The database may be away, now and later: the service answers, says
+/// Serves until the lifecycle asks for a shutdown, then drains. The database may be away, now and later: the service answers, says
 /// so, and goes on when it is back.
 pub async fn run(
     config: ServeConfig,
@@ -72,44 +68,38 @@ pub async fn run(
         waiting: usize::try_from(store::request_connections(&config.database) / 2).unwrap_or(1),
     };
     let live = Live::start(Arc::clone(&hub), gateway, &lifecycle, limits, config.events.heartbeat_interval);
+    let bounds = config.connections;
+    let sockets = Sockets::allowed(bounds.max_connections);
+    let admission = Admission::new(sockets.held, bounds.max_connections_per_address);
     let app = http::router(AppState {
         live,
-        session: config.session.clone(),
-        readiness: Arc::new(Readiness::new(migrated, lifecycle.soft().clone(), hub)),
+        session: config.session,
+        admission: Arc::clone(&admission),
+        readiness: Arc::new(Readiness::new(migrated, lifecycle.draining().clone(), hub)),
         metrics,
         clock,
         lifecycle: lifecycle.clone(),
         allowed_hosts: Arc::new(AllowedHosts::new(config.allowed_hosts)),
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
+        read_timeout: bounds.read_timeout,
     });
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            warn!(error = &error as &dyn std::error::Error, "cannot set TCP_NODELAY");
-        }
-    });
-    let soft = lifecycle.soft().clone();
-    let serving =
-        axum::serve(listener, app).with_graceful_shutdown(async move { soft.cancelled().await }).into_future();
-    let (accepted, accepting) = tokio::sync::oneshot::channel();
-    lifecycle.spawn("http", {
-        let lifecycle = lifecycle.clone();
-        async move {
-            let result: Result<(), std::io::Error> = serving.await;
-            if let Err(error) = result {
-                // whoever waits for the shutdown hears why
-                let _ = accepted.send(error);
-                lifecycle.stop();
-            }
-        }
-    });
+    let closing = CancellationToken::new();
+    lifecycle.spawn("http", http::serve(listener, app, sockets, bounds, lifecycle.clone(), closing.clone()));
 
-    lifecycle.soft().cancelled().await;
-    let ended = lifecycle.shutdown(config.drain_timeout).await;
+    lifecycle.draining().cancelled().await;
+    let _ = lifecycle.hard().run_until_cancelled(drain(&config.drain, &closing, &admission)).await;
+    let ended = lifecycle.shutdown(config.drain.drain_timeout).await;
     store.close().await;
-    if let Ok(error) = accepting.await {
-        return Err(ServerError::Accept(error));
-    }
     Ok(ended?)
+}
+
+/// Sends clients elsewhere, a few at a time; what they have asked for goes on meanwhile, and events too.
+async fn drain(config: &DrainConfig, closing: &CancellationToken, admission: &Admission) {
+    if let Some(delay) = config.drain_delay {
+        tokio::time::sleep(delay).await;
+    }
+    closing.cancel();
+    admission.drain(config.drain_spread).await;
 }
 
 /// Runs what migrations are pending. Where this role may not, waits until somebody has run them.

@@ -103,6 +103,7 @@ pub mod metric {
         LISTENER_RECONNECTS = describe_counter "listener_reconnects_total" Count: "Times that the connection for notifications was made anew";
         MAINTENANCE_OVERDUE = describe_gauge "maintenance_overdue" Count: "1 while the event log's maintenance waits for a lock that others hold";
         SUBSCRIPTIONS = describe_gauge "subscriptions" Count: "Subscriptions that are open";
+        CONNECTIONS = describe_gauge "connections" Count: "WebSocket connections and event streams that are open";
         DELIVERIES = describe_counter "deliveries_total" Count: "Results that were sent to subscribers";
         REQUESTS = describe_counter "requests_total" Count: "Requests by route, method and status";
     }

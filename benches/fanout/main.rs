@@ -127,6 +127,12 @@ async fn insert(writer: &mut PgConnection, count: usize) {
 
 async fn burst(server: &Server, writer: &mut PgConnection, clients: usize, query: &str, events: usize) -> Figures {
     const WARM_UP: usize = 20;
+    // what the events themselves take, in the tail of the log, is not the subscribers'
+    let mut alone = Load::start(server, 1, query, events).await;
+    insert(writer, events).await;
+    alone.wait(events).await;
+    drop(alone);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let empty = server.kilobytes();
     let mut load = Load::start(server, clients, query, WARM_UP + events).await;
     insert(writer, WARM_UP).await;

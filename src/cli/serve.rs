@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tracing::warn;
 
 use super::banner::{Banner, graphql_url};
@@ -14,6 +14,9 @@ use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::server::{self, ServerError};
 use crate::telemetry::{self, TelemetryError};
 
+/// Connections that the system holds until they are taken; where it holds fewer, as many as it does. The usual 1,024 overflow
+/// when all clients come back at once, and a connection that was dropped so is tried again after a second.
+const LISTEN_QUEUE: u32 = 4096;
 /// Connections of the service beside those that its requests and background work share: the listener's.
 const OWN_CONNECTIONS: u32 = 1;
 
@@ -45,7 +48,7 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     }
     // Before the database is started: that an address is taken shows at once.
     let cannot_listen = |source| ServeError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
+    let listener = listen(config.listen).map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
 
     let (database, embedded) = if let Some(url) = &config.database.database_url {
@@ -56,13 +59,13 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     };
     if embedded.is_some() {
         if config.demo {
-            lifecycle.spawn("demo", demo::run(graphql_url(address), rand::random(), lifecycle.soft().clone()));
+            lifecycle.spawn("demo", demo::run(graphql_url(address), rand::random(), lifecycle.draining().clone()));
         }
         let banner = Banner { program: program(), address, database: database.expose().to_owned(), demo: config.demo };
         // Nobody has to read it.
         let _ = io::stdout().write_all(banner.text().as_bytes());
     }
-    let drain_timeout = config.drain_timeout;
+    let drain_timeout = config.drain.drain_timeout;
     let serving = server::run(config, &database, listener, lifecycle.clone());
     let served = lifecycle.hard().clone().run_until_cancelled_owned(serving).await.unwrap_or(Ok(()));
     let ended = lifecycle.shutdown(drain_timeout).await;
@@ -74,6 +77,14 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     served?;
     ended?;
     stopped
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // a restart need not wait for connections of the last process to be forgotten
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 /// Starts a database of our own.

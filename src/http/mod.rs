@@ -1,15 +1,20 @@
 //! What the service speaks: GraphQL over HTTP and WebSocket, health, metrics.
 
 mod accept;
+mod admission;
+mod body;
 mod graphql;
 mod guard;
 mod health;
 mod observe;
 mod problem;
+mod serve;
 mod session;
+mod socket;
 mod sse;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -18,8 +23,10 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use tower_http::trace::TraceLayer;
 
+pub use admission::Admission;
 pub use guard::AllowedHosts;
 pub use health::Readiness;
+pub use serve::{Sockets, serve};
 
 use crate::clock::Clock;
 use crate::config::SessionConfig;
@@ -34,6 +41,7 @@ use problem::Problem;
 pub struct AppState {
     pub live: Arc<Live>,
     pub session: SessionConfig,
+    pub admission: Arc<Admission>,
     pub readiness: Arc<Readiness>,
     pub metrics: Metrics,
     pub clock: Clock,
@@ -41,6 +49,8 @@ pub struct AppState {
     pub allowed_hosts: Arc<AllowedHosts>,
     /// Bytes.
     pub max_body: usize,
+    /// For a request's body.
+    pub read_timeout: Duration,
 }
 
 /// All routes.
@@ -57,6 +67,7 @@ pub fn router(state: AppState) -> Router {
         })
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is no such resource") })
         .layer(DefaultBodyLimit::max(state.max_body))
+        .layer(from_fn_with_state(state.clone(), body::in_time))
         .layer(from_fn_with_state(state.clone(), guard::check))
         .layer(from_fn_with_state(state.clone(), problem::stamp))
         .layer(from_fn(observe::count))

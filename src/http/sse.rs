@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::ready;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,33 +12,36 @@ use std::time::Duration;
 use async_graphql::Request;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::AppState;
 use super::accept::takes_event_stream;
+use super::admission::Admitted;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
 use crate::graphql::{Code, Gateway, OperationType};
 use crate::live::{Frame, Live, Subscriber, response_json};
 
-/// Bytes of results that are handed to the socket at a time.
-const CHUNK_BYTES: usize = 32 << 10;
 /// Results that are handed to the socket at a time.
 const CHUNK_RESULTS: usize = 64;
 
-pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+pub async fn post(
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     if !is_json(&headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
     }
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
-            Ok(request) => stream(state, &headers, request).await,
+            Ok(request) => stream(state, peer, &headers, request).await,
             Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
         },
         Err((status, detail)) => refuse(status, detail),
@@ -47,6 +51,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
 /// Subscriptions and queries, as a browser's `EventSource` asks.
 pub async fn get(
     State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
@@ -56,7 +61,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            stream(state, &headers, request).await
+            stream(state, peer, &headers, request).await
         }
         Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
     }
@@ -66,10 +71,14 @@ fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
     Problem::new(status, Code::BadUserInput, detail).into_response()
 }
 
-async fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> Response {
+async fn stream(state: AppState, peer: SocketAddr, headers: &HeaderMap, mut request: Request) -> Response {
     if !takes_event_stream(headers) {
         return refuse(StatusCode::NOT_ACCEPTABLE, "responses are text/event-stream");
     }
+    let place = match state.admission.enter(peer.ip()) {
+        Ok(place) => place,
+        Err(refused) => return refused.into_response(),
+    };
     let live = Arc::clone(&state.live);
     let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
         // before the response begins, so that a client which has its head misses nothing
@@ -84,9 +93,11 @@ async fn stream(state: AppState, headers: &HeaderMap, mut request: Request) -> R
     let interval = state.session.ping_interval;
     let events = Events {
         live: state.live,
-        stop: Box::pin(state.lifecycle.soft().clone().cancelled_owned()),
+        turn: Box::pin(place.turn()),
+        _place: place,
         running,
         interval,
+        max_bytes: state.session.max_queued_bytes,
         timer: Box::pin(sleep_until(Instant::now() + interval)),
         frames: Vec::new(),
     };
@@ -107,9 +118,13 @@ enum Running {
 /// The body of a response.
 struct Events {
     live: Arc<Live>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Comes when the service drains.
+    turn: BoxFuture<'static, ()>,
+    _place: Admitted,
     running: Running,
     interval: Duration,
+    /// Of results that are handed to the socket at a time.
+    max_bytes: usize,
     timer: Pin<Box<Sleep>>,
     frames: Vec<Frame>,
 }
@@ -136,10 +151,10 @@ impl Events {
             }
             Running::Subscription(subscriber) => {
                 // the end of the stream alone: an EventSource comes back by itself
-                if self.stop.as_mut().poll(context).is_ready() {
+                if self.turn.as_mut().poll(context).is_ready() {
                     return Poll::Ready(None);
                 }
-                match subscriber.poll_take(context, CHUNK_RESULTS, CHUNK_BYTES, &mut self.frames) {
+                match subscriber.poll_take(context, CHUNK_RESULTS, self.max_bytes, &mut self.frames) {
                     Poll::Ready(Ok(())) => {
                         let mut text =
                             Vec::with_capacity(self.frames.iter().map(|frame| frame.payload.len() + 80).sum());

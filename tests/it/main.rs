@@ -2,8 +2,10 @@
 
 mod alert_races;
 mod alert_rules;
+mod bounds;
 mod deploy;
 mod documents;
+mod drain;
 mod embedded;
 mod faults;
 mod filters;

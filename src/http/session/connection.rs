@@ -12,15 +12,13 @@ use futures::future::BoxFuture;
 use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
-use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
 use crate::config::SessionConfig;
 use crate::graphql::{Code, Gateway, OperationType, is_request_error};
 use crate::live::{Frame, Live, Subscriber, errors_json, response_json};
 
-/// Bytes that are queued on a socket before they are flushed; what is pulled beyond that would be memory a slow client holds.
-const FLUSH_BYTES: usize = 32 << 10;
 /// Results that one operation may queue before the connection's others get their turn.
 const TURN: usize = 64;
 /// Answers that may wait for a client to read them before no more of its messages are read.
@@ -35,8 +33,6 @@ mod code {
     pub const PROTOCOL_ERROR: u16 = 1002;
     pub const INVALID_PAYLOAD: u16 = 1007;
     pub const MESSAGE_TOO_BIG: u16 = 1009;
-    /// IANA's registry: the service restarts, and the client should come back.
-    pub const SERVICE_RESTART: u16 = 1012;
 }
 
 pub struct Connection {
@@ -51,12 +47,24 @@ pub struct Connection {
     answers: Vec<String>,
     /// Bytes that the socket has taken since it was last flushed to the end.
     queued: usize,
-    flushing: bool,
-    /// Since when a flush has made no end.
-    stuck_since: Option<Instant>,
+    flush: Flush,
+    pace: Pace,
+    /// Until when nothing more is read of a client that sends too fast.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// The service drains: what is under way is finished, and nothing is begun.
+    draining: bool,
     heard: bool,
     timer: Pin<Box<Sleep>>,
     frames: Vec<Frame>,
+}
+
+/// How far what the socket has taken is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Done,
+    Wanted,
+    /// The client has to read before it can end.
+    Blocked,
 }
 
 struct Operation {
@@ -80,7 +88,9 @@ enum End {
 
 impl Connection {
     pub fn new(socket: WebSocket, live: Arc<Live>, config: SessionConfig) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now() + config.init_timeout));
+        let now = Instant::now();
+        let timer = Box::pin(sleep_until(now + config.init_timeout));
+        let pace = Pace::new(config.max_messages_per_second, now);
         Self {
             socket,
             live,
@@ -90,20 +100,26 @@ impl Connection {
             turn: 0,
             answers: Vec::new(),
             queued: 0,
-            flushing: false,
-            stuck_since: None,
+            flush: Flush::Done,
+            pace,
+            pause: None,
+            draining: false,
             heard: false,
             timer,
             frames: Vec::new(),
         }
     }
 
-    /// Serves until either side ends it.
-    pub async fn serve(mut self, stop: CancellationToken) {
+    /// Serves until either side ends it, or the service drains and it is this connection's turn: then it ends as soon as
+    /// what is executed has been answered.
+    pub async fn serve(mut self, turn: impl Future<Output = ()>) {
         let end = tokio::select! {
             biased;
             end = poll_fn(|context| self.poll(context)) => end,
-            () = stop.cancelled() => End::Close(Close { code: code::SERVICE_RESTART, reason: "Service restart".to_owned() }),
+            () = turn => {
+                self.drain();
+                poll_fn(|context| self.poll(context)).await
+            }
         };
         self.operations.clear();
         if let End::Close(close) = end {
@@ -132,6 +148,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Forgets the subscriptions, without a word: a client that hears of a restart subscribes anew.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.operations.retain(|operation| matches!(operation.running, Running::Execution(_)));
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
         loop {
             if let Poll::Ready(end) = self.poll_time(context) {
@@ -141,6 +163,10 @@ impl Connection {
                 Ok(wrote) => wrote,
                 Err(end) => return Poll::Ready(end),
             };
+            if self.draining {
+                let done = self.operations.is_empty() && self.flush == Flush::Done;
+                return if done { Poll::Ready(End::Close(Close::restart())) } else { Poll::Pending };
+            }
             let read = match self.poll_read(context) {
                 Ok(read) => read,
                 Err(end) => return Poll::Ready(end),
@@ -151,17 +177,15 @@ impl Connection {
         }
     }
 
-    /// The connection's one timer: for `connection_init`, then for pings, and meanwhile for a client that does not read.
+    /// The connection's one timer: for `connection_init`, then for pings.
     fn poll_time(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while self.timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             if let Some(close) = self.protocol.init_timed_out() {
                 return Poll::Ready(End::Close(close));
             }
-            if self.stuck_since.is_some_and(|since| now - since >= self.config.write_timeout) {
-                return Poll::Ready(End::Gone);
-            }
-            if !std::mem::take(&mut self.heard) {
+            // one that drains reads nothing
+            if !std::mem::take(&mut self.heard) && !self.draining {
                 return Poll::Ready(End::Close(Close::silent()));
             }
             let moved = self.operations.iter_mut().filter_map(|operation| match &mut operation.running {
@@ -182,6 +206,12 @@ impl Connection {
             if self.answers.len() >= MAX_WAITING_ANSWERS {
                 return Ok(read);
             }
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(context).is_pending() {
+                    return Ok(read);
+                }
+                self.pause = None;
+            }
             let message = match Pin::new(&mut self.socket).poll_next(context) {
                 Poll::Pending => return Ok(read),
                 Poll::Ready(None) => return Err(End::Gone),
@@ -190,6 +220,7 @@ impl Connection {
             };
             read = true;
             self.heard = true;
+            self.pause = self.pace.read(Instant::now()).map(|until| Box::pin(sleep_until(until)));
             match message {
                 Message::Text(text) => {
                     let action = self.protocol.text(&text);
@@ -197,7 +228,7 @@ impl Connection {
                 }
                 Message::Binary(_) => return Err(End::Close(Protocol::binary())),
                 // the library has put its answer into the socket's buffer
-                Message::Ping(_) => self.flushing = true,
+                Message::Ping(_) => self.flush_next(),
                 Message::Pong(_) => {}
                 Message::Close(_) => return Err(End::Gone),
             }
@@ -230,7 +261,7 @@ impl Connection {
                 error.extensions.get_or_insert_default().set("limit", limit);
             }
             self.protocol.ended(&id);
-            self.answers.push(error_message(&id, &errors_json(&refused.errors)));
+            self.answers.push(protocol::error(&id, &errors_json(&refused.errors)));
             return;
         }
         let live = Arc::clone(&self.live);
@@ -246,17 +277,18 @@ impl Connection {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut wrote = false;
         loop {
-            if self.flushing {
+            if self.flush != Flush::Done {
                 match Pin::new(&mut self.socket).poll_flush(context) {
                     Poll::Pending => {
-                        self.stuck_since.get_or_insert_with(Instant::now);
+                        self.flush = Flush::Blocked;
                         return Ok(wrote);
                     }
                     Poll::Ready(Err(_)) => return Err(End::Gone),
                     Poll::Ready(Ok(())) => {
-                        self.flushing = false;
+                        // a client that reads is there, though its answers are behind what it still has to read
+                        self.heard |= self.flush == Flush::Blocked;
+                        self.flush = Flush::Done;
                         self.queued = 0;
-                        self.stuck_since = None;
                         wrote = true;
                     }
                 }
@@ -268,7 +300,14 @@ impl Connection {
             if self.queued == 0 {
                 return Ok(wrote);
             }
-            self.flushing = true;
+            self.flush_next();
+        }
+    }
+
+    /// Has the next turn of writing begin with a flush, if it would not anyway.
+    fn flush_next(&mut self) {
+        if self.flush == Flush::Done {
+            self.flush = Flush::Wanted;
         }
     }
 
@@ -282,7 +321,7 @@ impl Connection {
         let count = self.operations.len();
         let mut ended = Vec::new();
         for offset in 0..count {
-            if self.queued >= FLUSH_BYTES {
+            if self.queued >= self.config.max_queued_bytes {
                 break;
             }
             let at = (self.turn + offset) % count;
@@ -307,7 +346,7 @@ impl Connection {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(subscriber)) => *running = Running::Subscription(subscriber),
                 Poll::Ready(Err(refused)) => {
-                    self.send(error_message(&id, &errors_json(&refused.errors)))?;
+                    self.send(protocol::error(&id, &errors_json(&refused.errors)))?;
                     return Ok(true);
                 }
             }
@@ -317,44 +356,31 @@ impl Connection {
             Running::Execution(execution) => {
                 let Poll::Ready(response) = execution.as_mut().poll(context) else { return Ok(false) };
                 if is_request_error(&response) {
-                    self.send(error_message(&id, &errors_json(&response.errors)))?;
+                    self.send(protocol::error(&id, &errors_json(&response.errors)))?;
                 } else {
-                    self.send(message("next", &id, &response_json(&response)))?;
+                    self.send(protocol::next(&id, &response_json(&response)))?;
                     self.send(protocol::complete(&id))?;
                 }
                 Ok(true)
             }
             Running::Subscription(subscriber) => {
                 let mut frames = std::mem::take(&mut self.frames);
-                let room = FLUSH_BYTES.saturating_sub(self.queued);
+                let room = self.config.max_queued_bytes.saturating_sub(self.queued);
                 let taken = subscriber.poll_take(context, TURN, room, &mut frames);
                 for frame in frames.drain(..) {
-                    self.send(message("next", &id, &frame.payload))?;
+                    self.send(protocol::next(&id, &frame.payload))?;
                 }
                 self.frames = frames;
                 match taken {
                     Poll::Pending | Poll::Ready(Ok(())) => Ok(false),
                     Poll::Ready(Err(ended)) => {
-                        self.send(error_message(&id, &self.live.errors_of(ended)))?;
+                        self.send(protocol::error(&id, &self.live.errors_of(ended)))?;
                         Ok(true)
                     }
                 }
             }
         }
     }
-}
-
-/// A message that carries a payload under an operation's id.
-fn message(kind: &str, id: &str, payload: &[u8]) -> String {
-    let mut text = protocol::envelope(kind, id, payload.len());
-    // JSON that was written here is UTF-8
-    text.push_str(std::str::from_utf8(payload).unwrap_or("null"));
-    text.push('}');
-    text
-}
-
-fn error_message(id: &str, errors: &[u8]) -> String {
-    message("error", id, errors)
 }
 
 /// Tells what the client did wrong from a connection that broke.

@@ -1,15 +1,17 @@
 //! GraphQL over WebSocket: graphql-transport-ws.
 //!
-//! [`protocol`] has the rules, without a socket; [`connection`] is the thin shell around it.
+//! [`protocol`] has the rules, without a socket; [`connection`] is the thin shell around it, and reads at a [`pace`].
 
 mod connection;
+mod pace;
 mod protocol;
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
-use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
@@ -27,6 +29,7 @@ const WRITE_BUFFER_BYTES: usize = 8 << 10;
 
 pub async fn upgrade(
     State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -34,6 +37,10 @@ pub async fn upgrade(
         Err(rejection) => {
             return Problem::new(rejection.status(), Code::BadUserInput, rejection.body_text()).into_response();
         }
+    };
+    let place = match state.admission.enter(peer.ip()) {
+        Ok(place) => place,
+        Err(refused) => return refused.into_response(),
     };
     let max_message = state.session.max_message_bytes;
     upgrade
@@ -44,12 +51,12 @@ pub async fn upgrade(
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .on_upgrade(async move |socket| {
             let AppState { live, session, lifecycle, .. } = state;
-            let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
+            let hard = lifecycle.hard().clone();
             let serving = Box::pin(async move {
                 if socket.protocol().is_none_or(|protocol| protocol != SUBPROTOCOL) {
                     return refuse(socket).await;
                 }
-                hard.run_until_cancelled(Connection::new(socket, live, session).serve(soft)).await;
+                hard.run_until_cancelled(Connection::new(socket, live, session).serve(place.turn())).await;
             });
             lifecycle.spawn_connection("websocket", serving);
         })

@@ -34,6 +34,11 @@ impl Close {
         Self { code, reason }
     }
 
+    /// The service restarts, and the client should come back (IANA's registry of close codes).
+    pub fn restart() -> Self {
+        Self::new(1012, "Service restart")
+    }
+
     /// Nothing was heard of the client for too long.
     pub fn silent() -> Self {
         Self::new(4499, "Nothing was heard of the client")
@@ -207,14 +212,27 @@ fn request(mut operation: Map<String, Value>) -> Result<Request, String> {
     }
 }
 
-/// The start of a message that carries something under an operation's id, up to where its payload begins; `}` ends it.
-pub fn envelope(kind: &str, id: &str, payload_bytes: usize) -> String {
-    let mut text = String::with_capacity(40 + id.len() + payload_bytes);
+/// A server's `next`, with a result.
+pub fn next(id: &str, payload: &[u8]) -> String {
+    carrying("next", id, payload)
+}
+
+/// A server's `error`, with a list of errors.
+pub fn error(id: &str, errors: &[u8]) -> String {
+    carrying("error", id, errors)
+}
+
+/// A message that carries something under an operation's id.
+fn carrying(kind: &str, id: &str, payload: &[u8]) -> String {
+    let mut text = String::with_capacity(40 + id.len() + payload.len());
     text.push_str(r#"{"id":"#);
     push_json_string(&mut text, id);
     text.push_str(r#","type":""#);
     text.push_str(kind);
     text.push_str(r#"","payload":"#);
+    // JSON that was written here is UTF-8
+    text.push_str(std::str::from_utf8(payload).unwrap_or("null"));
+    text.push('}');
     text
 }
 

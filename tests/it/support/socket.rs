@@ -47,12 +47,24 @@ impl Socket {
 
     /// The next message; `None` when the connection is over.
     pub async fn receive(&mut self) -> Option<Value> {
+        self.receive_or_close().await.ok()
+    }
+
+    /// Sends a text that ends the connection; with which code.
+    pub async fn close_code_after(&mut self, text: &str) -> Option<u16> {
+        // a server that has heard enough may close before it has all
+        let _ = self.stream.send(Message::text(text)).await;
+        self.receive_or_close().await.expect_err("the connection ends")
+    }
+
+    /// The next message, or with which code the connection was closed; with none if it just ended.
+    pub async fn receive_or_close(&mut self) -> Result<Value, Option<u16>> {
         loop {
-            let message = timeout(PATIENCE, self.stream.next()).await.expect("a message in time")?;
-            match message {
-                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
-                Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(_) => {}
+            match timeout(PATIENCE, self.stream.next()).await.expect("a message in time") {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                None | Some(Err(_)) => return Err(None),
+                Some(Ok(_)) => {}
             }
         }
     }

@@ -113,7 +113,7 @@ fn a_reason_fits_into_a_close_frame() {
 #[test]
 fn what_is_sent_is_json() {
     let id = "a \"quoted\" \u{1} id";
-    let text = envelope("next", id, 2) + "{}" + "}";
+    let text = next(id, b"{}");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "id": id, "type": "next", "payload": {} }));
     assert_eq!(serde_json::from_str::<Value>(&complete(id)).unwrap(), json!({ "id": id, "type": "complete" }));
     assert_eq!(ping(std::iter::empty()), r#"{"type":"ping"}"#);
