@@ -172,6 +172,10 @@ pub struct ServeConfig {
     #[arg(long, env = "INCIDENT_MANAGER_MAX_SELECTIONS", default_value_t = 10_000, value_parser = at_least_one)]
     pub max_selections: usize,
 
+    /// Alerts that may wait to be stored; more are refused with `RATE_LIMIT_EXCEEDED`
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_WAITING_ALERTS", default_value_t = 100_000, value_parser = waiting_alerts)]
+    pub max_waiting_alerts: usize,
+
     #[command(flatten)]
     pub drain: DrainConfig,
 
@@ -291,6 +295,14 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(number) => Ok(number),
         Err(_) => Err("must be a whole number".to_owned()),
+    }
+}
+
+/// What one request may bring must fit, and what a semaphore can count.
+fn waiting_alerts(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1000..=1_000_000_000) => Ok(number),
+        _ => Err("must be a whole number from 1000 to 1000000000".to_owned()),
     }
 }
 

@@ -15,7 +15,7 @@ pub use crate::graphql::sdl;
 use crate::http::{self, Admission, AllowedHosts, AppState, Readiness, Sockets};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
-use crate::store::{self, InvalidUrl, MigrateError, Migrations, Store};
+use crate::store::{self, Intake, InvalidUrl, MigrateError, Migrations, Store};
 use crate::telemetry::{self, TelemetryError};
 
 /// Between two looks at a schema that is not up to date, or at a database that is away.
@@ -59,7 +59,8 @@ pub async fn run(
     });
     lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
 
-    let gateway = Gateway::new(store.clone(), clock.clone(), config.max_selections);
+    let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
+    let gateway = Gateway::new(store.clone(), intake.clone(), clock.clone(), config.max_selections);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,
@@ -73,7 +74,9 @@ pub async fn run(
     let admission = Admission::new(sockets.held, bounds.max_connections_per_address);
     let app = http::router(AppState {
         live,
-        session: config.session,
+        store: store.clone(),
+        intake,
+        session: config.session.clone(),
         admission: Arc::clone(&admission),
         readiness: Arc::new(Readiness::new(migrated, lifecycle.draining().clone(), hub)),
         metrics,

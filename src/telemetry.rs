@@ -105,6 +105,9 @@ pub mod metric {
         SUBSCRIPTIONS = describe_gauge "subscriptions" Count: "Subscriptions that are open";
         CONNECTIONS = describe_gauge "connections" Count: "WebSocket connections and event streams that are open";
         DELIVERIES = describe_counter "deliveries_total" Count: "Results that were sent to subscribers";
+        ALERTS_STORED = describe_counter "alerts_stored_total" Count: "Alerts that requests brought and that were stored";
+        ALERT_CALLS = describe_counter "alert_calls_total" Count: "Calls of the database that stored them; alerts that come at the same time share one";
+        ALERTS_WAITING = describe_gauge "alerts_waiting" Count: "Alerts that wait to be stored, or are being stored";
         REQUESTS = describe_counter "requests_total" Count: "Requests by route, method and status";
     }
 }

@@ -16,7 +16,7 @@ use incident_manager::domain::Event;
 use incident_manager::events::{self, Delivery, EventSlot};
 use incident_manager::graphql::Gateway;
 use incident_manager::lifecycle::Lifecycle;
-use incident_manager::store::Store;
+use incident_manager::store::{Intake, Store};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,8 @@ async fn serve(address: SocketAddr, database: DatabaseUrl) {
     migrated.cancel();
     let hub = events::start(&store, &config.events, &lifecycle, &migrated);
     let events = broadcast::Sender::new(CHANNEL);
-    let gateway = Gateway::new(store, Clock::system(), config.max_selections);
+    let intake = Intake::new(store.clone(), lifecycle, config.max_waiting_alerts);
+    let gateway = Gateway::new(store, intake, Clock::system(), config.max_selections);
     let stock = Stock { gateway, events: events.clone() };
     tokio::spawn(async move {
         let mut head = hub.watch();

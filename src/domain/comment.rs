@@ -2,7 +2,9 @@
 
 use super::Timestamp;
 use super::ids::{CommentId, IncidentId};
+use super::incident::Severity;
 use super::input::{self, InvalidInput, limits};
+use super::page::{Keyset, ListTag};
 
 /// What somebody said of an incident.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +14,13 @@ pub struct Comment {
     pub author: String,
     pub body: String,
     pub created_at: Timestamp,
+}
+
+impl Comment {
+    /// Where it stands among the comments of its incident.
+    pub fn key(&self) -> Keyset {
+        Keyset { tag: ListTag::Comments, severity: Severity::P0, at: self.created_at, id: self.id.0 }
+    }
 }
 
 /// What makes a comment, checked; its author is the actor of the transaction.

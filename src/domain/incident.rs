@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::Timestamp;
 use super::ids::IncidentId;
 use super::input::{self, InvalidInput, JsonObject, limits};
+use super::page::{Keyset, ListTag};
 use super::wire::wire_enum;
 
 wire_enum! {
@@ -42,6 +43,7 @@ impl IncidentState {
 wire_enum! {
     /// What kind of incident, or of alert.
     #[graphql(name = "IncidentType")]
+    #[schema(as = IncidentType)]
     IncidentKind {
         Infrastructure = "INFRASTRUCTURE",
         Application = "APPLICATION",
@@ -94,6 +96,19 @@ pub struct Incident {
     pub root_cause: Option<String>,
     pub fingerprint: Option<String>,
     pub version: i32,
+}
+
+impl Incident {
+    /// Where it stands in a list of incidents.
+    pub fn key(&self, tag: ListTag) -> Keyset {
+        use IncidentOrder::{SeverityThenCreatedAt, UpdatedAtDesc};
+        Keyset {
+            tag,
+            severity: if tag == ListTag::Incidents(SeverityThenCreatedAt) { self.severity } else { Severity::P0 },
+            at: if tag == ListTag::Incidents(UpdatedAtDesc) { self.updated_at } else { self.created_at },
+            id: self.id.0,
+        }
+    }
 }
 
 /// What makes an incident, checked.
@@ -156,6 +171,38 @@ impl IncidentPatch {
         if let Some(metadata) = &self.metadata {
             input::object("metadata", metadata)?;
         }
+        Ok(self)
+    }
+}
+
+/// What ended an incident, checked; what is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Resolution {
+    pub resolution: Option<String>,
+    pub root_cause: Option<String>,
+}
+
+impl Resolution {
+    /// Checks the texts against [`limits`].
+    pub fn check(self) -> Result<Self, InvalidInput> {
+        for (field, text) in [("resolution", &self.resolution), ("rootCause", &self.root_cause)] {
+            text.as_deref().map_or(Ok(()), |text| input::text_bytes(field, text, limits::TEXT_BYTES))?;
+        }
+        Ok(self)
+    }
+}
+
+/// Who is to respond to an incident, checked.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// `None` is nobody.
+    pub assignee: Option<String>,
+}
+
+impl Assignment {
+    /// Checks the name against [`limits`].
+    pub fn check(self) -> Result<Self, InvalidInput> {
+        input::optional_text("assignee", self.assignee.as_deref(), limits::NAME_CHARS)?;
         Ok(self)
     }
 }

@@ -20,6 +20,8 @@ pub mod limits {
     pub const URL_CHARS: usize = 2000;
     /// Bytes of a description, a resolution, a root cause, a comment.
     pub const TEXT_BYTES: usize = 64 << 10;
+    /// Alerts of one request.
+    pub const ALERTS: usize = 1000;
     /// Steps of a playbook.
     pub const STEPS: usize = 100;
     /// Bytes of a map or a list, as JSON.
@@ -73,16 +75,16 @@ pub fn text_list(field: &str, values: &[String]) -> Result<(), InvalidInput> {
     for value in values {
         no_nul(field, value)?;
     }
-    json_size(field, values)
+    json_size(field, values, 0)
 }
 
-/// Labels of at most [`limits::JSON_BYTES`] in all.
+/// Labels of at most [`limits::JSON_BYTES`] in all, as PostgreSQL prints them: with a space after each colon and comma.
 pub(super) fn label_size(field: &str, labels: &BTreeMap<String, String>) -> Result<(), InvalidInput> {
     for (key, value) in labels {
         no_nul(field, key)?;
         no_nul(field, value)?;
     }
-    json_size(field, labels)
+    json_size(field, labels, (labels.len() * 2).saturating_sub(1))
 }
 
 /// Reads labels or annotations: an object whose values are strings.
@@ -98,7 +100,7 @@ pub fn string_map(field: &str, object: JsonObject) -> Result<BTreeMap<String, St
 
 /// An object that PostgreSQL's `jsonb` can hold, of at most [`limits::JSON_BYTES`].
 pub fn object(field: &str, object: &JsonObject) -> Result<(), InvalidInput> {
-    json_size(field, object)?;
+    json_size(field, object, 0)?;
     object.iter().try_for_each(|(key, value)| {
         no_nul(field, key)?;
         json_value(field, value)
@@ -127,8 +129,9 @@ pub fn instant(field: &str, value: Timestamp) -> Result<Timestamp, InvalidInput>
     }
 }
 
-fn json_size<T: serde::Serialize + ?Sized>(field: &str, value: &T) -> Result<(), InvalidInput> {
-    let size = serde_json::to_vec(value).map_or(usize::MAX, |json| json.len());
+/// `spaces`: how many more bytes there are where the size counts than in the shortest form.
+fn json_size<T: serde::Serialize + ?Sized>(field: &str, value: &T, spaces: usize) -> Result<(), InvalidInput> {
+    let size = serde_json::to_vec(value).map_or(usize::MAX, |json| json.len().saturating_add(spaces));
     if size > limits::JSON_BYTES {
         return Err(InvalidInput::new(field, format!("is larger than {} bytes", limits::JSON_BYTES)));
     }

@@ -22,7 +22,8 @@ pub use event::{Change, Event, IncidentChange, UpdateType};
 pub use filter::Filter;
 pub use ids::{AlertId, CommentId, EpochId, IncidentId, PlaybookId, Position};
 pub use incident::{
-    Incident, IncidentFilter, IncidentKind, IncidentOrder, IncidentPatch, IncidentState, NewIncident, Severity,
+    Assignment, Incident, IncidentFilter, IncidentKind, IncidentOrder, IncidentPatch, IncidentState, NewIncident,
+    Resolution, Severity,
 };
 pub use input::{
     InvalidInput, JsonObject, instant, limits, object, optional_text, string_map, text, text_bytes, text_list,

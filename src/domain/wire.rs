@@ -4,7 +4,7 @@
 macro_rules! wire_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $wire:literal),+ $(,)? }) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[derive(async_graphql::Enum, serde::Serialize, serde::Deserialize)]
+        #[derive(async_graphql::Enum, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         $(#[$meta])*
         pub enum $name {
             $($(#[$variant_meta])* #[graphql(name = $wire)] #[serde(rename = $wire)] $variant),+

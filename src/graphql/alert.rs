@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, Object, SimpleObject};
-use uuid::Uuid;
 
 use super::error::nullable;
 use super::incident::Incident;
 use super::loader::Loaders;
-use super::scalar::{DateTime, Map};
+use super::scalar::{DateTime, Id, Map};
 use crate::domain::{self, AlertStatus, IncidentKind, Severity};
 
 /// What a source sent, as it sent it: each submission is one.
@@ -22,8 +21,8 @@ impl From<domain::Alert> for Alert {
 
 #[Object]
 impl Alert {
-    async fn id(&self) -> Uuid {
-        self.0.id.0
+    async fn id(&self) -> Id {
+        Id(self.0.id.0)
     }
 
     async fn external_id(&self) -> Option<&str> {

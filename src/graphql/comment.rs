@@ -1,9 +1,8 @@
 //! The object type `Comment`.
 
 use async_graphql::Object;
-use uuid::Uuid;
 
-use super::scalar::DateTime;
+use super::scalar::{DateTime, Id};
 use crate::domain;
 
 /// What somebody said of an incident.
@@ -17,8 +16,8 @@ impl From<domain::Comment> for Comment {
 
 #[Object]
 impl Comment {
-    async fn id(&self) -> Uuid {
-        self.0.id.0
+    async fn id(&self) -> Id {
+        Id(self.0.id.0)
     }
 
     async fn author(&self) -> &str {

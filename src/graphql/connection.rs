@@ -70,14 +70,7 @@ pub trait Node: OutputType {
 
 impl Node for Incident {
     fn key(&self, tag: ListTag) -> Keyset {
-        use crate::domain::IncidentOrder::{SeverityThenCreatedAt, UpdatedAtDesc};
-        let incident = &self.0;
-        Keyset {
-            tag,
-            severity: if tag == ListTag::Incidents(SeverityThenCreatedAt) { incident.severity } else { Severity::P0 },
-            at: if tag == ListTag::Incidents(UpdatedAtDesc) { incident.updated_at } else { incident.created_at },
-            id: incident.id.0,
-        }
+        self.0.key(tag)
     }
 }
 
@@ -88,8 +81,8 @@ impl Node for Alert {
 }
 
 impl Node for Comment {
-    fn key(&self, tag: ListTag) -> Keyset {
-        Keyset { tag, severity: Severity::P0, at: self.0.created_at, id: self.0.id.0 }
+    fn key(&self, _: ListTag) -> Keyset {
+        self.0.key()
     }
 }
 

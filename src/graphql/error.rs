@@ -13,7 +13,7 @@ use super::scalar;
 use crate::clock::Clock;
 use crate::domain::{InvalidInput, PageError};
 use crate::events::SecondRootField;
-use crate::store::StoreError;
+use crate::store::{IntakeError, StoreError};
 
 /// What went wrong, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,57 +63,115 @@ pub struct NotFound {
 #[error("internal server error")]
 pub struct Internal;
 
+/// What is told of an error, over whichever protocol.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub code: Code,
+    /// For people; of an internal error nothing more than that it is one.
+    pub message: String,
+    /// The input at fault.
+    pub field: Option<String>,
+    /// Names the error in the log too.
+    pub id: Option<Uuid>,
+}
+
+impl Refusal {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), field: None, id: None }
+    }
+
+    /// An error that is the server's own: it is logged here, and nobody is told more than its id.
+    pub fn internal(failed: &(dyn std::error::Error + 'static)) -> Self {
+        let id = Uuid::new_v4();
+        error!(error_id = %id, error = failed, "a request failed");
+        Self { id: Some(id), ..Self::new(Code::InternalServerError, Internal.to_string()) }
+    }
+
+    fn of_input(field: impl Into<String>, failed: &impl ToString) -> Self {
+        Self { field: Some(field.into()), ..Self::new(Code::BadUserInput, failed.to_string()) }
+    }
+}
+
+impl From<&StoreError> for Refusal {
+    fn from(failed: &StoreError) -> Self {
+        let code = match failed {
+            StoreError::Invalid(invalid) => return Self::from(invalid),
+            StoreError::InvalidTransition(_) => Code::InvalidStateTransition,
+            StoreError::Conflict(_) => Code::Conflict,
+            StoreError::Unavailable(_) => Code::DatabaseUnavailable,
+            StoreError::Decode { .. } | StoreError::Unexpected(_) => return Self::internal(failed),
+        };
+        Self::new(code, failed.to_string())
+    }
+}
+
+impl From<&IntakeError> for Refusal {
+    fn from(failed: &IntakeError) -> Self {
+        match failed {
+            IntakeError::Full => Self::new(Code::RateLimitExceeded, failed.to_string()),
+            IntakeError::Lost => Self::internal(failed),
+            IntakeError::Store(store) => Self::from(&**store),
+        }
+    }
+}
+
+impl From<&InvalidInput> for Refusal {
+    fn from(failed: &InvalidInput) -> Self {
+        Self::of_input(&failed.field, failed)
+    }
+}
+
+impl From<&PageError> for Refusal {
+    fn from(failed: &PageError) -> Self {
+        Self::of_input(failed.field(), failed)
+    }
+}
+
+impl From<&NotFound> for Refusal {
+    fn from(failed: &NotFound) -> Self {
+        Self::new(Code::NotFound, failed.to_string())
+    }
+}
+
+impl From<&SecondRootField> for Refusal {
+    fn from(failed: &SecondRootField) -> Self {
+        Self::new(Code::GraphqlValidationFailed, failed.to_string())
+    }
+}
+
+impl From<&Internal> for Refusal {
+    fn from(failed: &Internal) -> Self {
+        Self::internal(failed)
+    }
+}
+
 /// Gives an error its code and its time. One that has a code already is left as it is.
 pub(super) fn finish(failed: &mut ServerError, clock: &Clock, library: Code) {
     if failed.extensions.as_ref().is_some_and(|extensions| extensions.get("code").is_some()) {
         return;
     }
-    let mut field = None;
-    let mut id = None;
-    let code = if let Some(store) = failed.source::<StoreError>() {
-        match store {
-            StoreError::Invalid(invalid) => {
-                field = Some(invalid.field.clone());
-                Code::BadUserInput
-            }
-            StoreError::InvalidTransition(_) => Code::InvalidStateTransition,
-            StoreError::Conflict(_) => Code::Conflict,
-            StoreError::Unavailable(_) => Code::DatabaseUnavailable,
-            StoreError::Decode { .. } | StoreError::Unexpected(_) => {
-                let error_id = Uuid::new_v4();
-                error!(%error_id, error = store as &dyn std::error::Error, "a request failed");
-                id = Some(error_id);
-                Code::InternalServerError
-            }
-        }
-    } else if let Some(invalid) = failed.source::<InvalidInput>() {
-        field = Some(invalid.field.clone());
-        Code::BadUserInput
-    } else if let Some(page) = failed.source::<PageError>() {
-        field = Some(page.field().to_owned());
-        Code::BadUserInput
-    } else if failed.source::<NotFound>().is_some() {
-        Code::NotFound
-    } else if failed.source::<SecondRootField>().is_some() {
-        Code::GraphqlValidationFailed
-    } else if failed.source::<Internal>().is_some() {
-        let error_id = Uuid::new_v4();
-        error!(%error_id, message = failed.message, "a request failed");
-        id = Some(error_id);
-        Code::InternalServerError
-    } else {
-        library
-    };
-    if code == Code::InternalServerError {
-        failed.message = Internal.to_string();
-    }
+    let told = None
+        .or_else(|| failed.source::<StoreError>().map(Refusal::from))
+        .or_else(|| failed.source::<IntakeError>().map(Refusal::from))
+        .or_else(|| failed.source::<InvalidInput>().map(Refusal::from))
+        .or_else(|| failed.source::<PageError>().map(Refusal::from))
+        .or_else(|| failed.source::<NotFound>().map(Refusal::from))
+        .or_else(|| failed.source::<SecondRootField>().map(Refusal::from))
+        .or_else(|| failed.source::<Internal>().map(Refusal::from))
+        .unwrap_or_else(|| Refusal::new(library, &failed.message));
+    tell(failed, told, clock);
+}
+
+/// Writes into an error what is told of it.
+pub(super) fn tell(failed: &mut ServerError, told: Refusal, clock: &Clock) {
+    failed.message = told.message;
     let extensions = failed.extensions.get_or_insert_with(ErrorExtensionValues::default);
-    extensions.set("code", code.as_str());
+    extensions.set("code", told.code.as_str());
     extensions.set("timestamp", scalar::print(clock.now()));
-    if let Some(field) = field {
+    if let Some(field) = told.field {
         extensions.set("field", field);
     }
-    if let Some(id) = id {
+    if let Some(id) = told.id {
         extensions.set("id", id.to_string());
     }
 }

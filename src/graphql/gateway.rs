@@ -8,14 +8,14 @@ use async_graphql::{Request, Response, ServerError, Value};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use super::error::{self, Code};
+use super::error::{self, Code, Refusal};
 use super::loader::Loaders;
 use super::turns::{Loads, Turns};
 use super::{IncidentSchema, schema, size, stream};
 use crate::auth::Viewer;
 use crate::clock::Clock;
 use crate::events::EventSlot;
-use crate::store::Store;
+use crate::store::{Intake, Store};
 
 /// Executes operations.
 #[derive(Clone)]
@@ -28,14 +28,19 @@ pub struct Gateway {
 
 impl Gateway {
     /// `max_selections`: fields and fragments of a document, its fragments written out.
-    pub fn new(store: Store, clock: Clock, max_selections: usize) -> Self {
-        Self { schema: schema(Some(store.clone())), store, clock, max_selections }
+    pub fn new(store: Store, intake: Intake, clock: Clock, max_selections: usize) -> Self {
+        Self { schema: schema(Some((store.clone(), intake))), store, clock, max_selections }
     }
 
     /// An error response that no execution made.
     pub fn refusal(&self, code: Code, message: impl Into<String>) -> Response {
-        let mut failed = ServerError::new(message, None);
-        error::finish(&mut failed, &self.clock, code);
+        self.refuse(Refusal::new(code, message))
+    }
+
+    /// The same, of an error that may name its field.
+    pub fn refuse(&self, refusal: Refusal) -> Response {
+        let mut failed = ServerError::new("", None);
+        error::tell(&mut failed, refusal, &self.clock);
         Response::from_errors(vec![failed])
     }
 

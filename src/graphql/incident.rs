@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, Object, Result};
-use uuid::Uuid;
 
 use super::alert::Alert;
 use super::comment::Comment;
@@ -12,7 +11,7 @@ use super::error::nullable;
 use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::relation::{RelatedIncident, related_to};
-use super::scalar::{DateTime, Map};
+use super::scalar::{DateTime, Id, Map};
 use crate::domain::{self, IncidentKind, IncidentState, ListTag, NestedPage, Severity};
 
 /// Something that somebody has to respond to.
@@ -26,8 +25,8 @@ impl From<domain::Incident> for Incident {
 
 #[Object]
 impl Incident {
-    async fn id(&self) -> Uuid {
-        self.0.id.0
+    async fn id(&self) -> Id {
+        Id(self.0.id.0)
     }
 
     async fn title(&self) -> &str {

@@ -1,30 +1,40 @@
-//! Input types, and how they become what the domain takes.
+//! Input types, and how they become what the domain takes. What REST takes is the same types, read from JSON and from
+//! parameters instead of GraphQL values.
 
 use std::collections::BTreeMap;
 
 use async_graphql::{InputObject, MaybeUndefined};
-use uuid::Uuid;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
-use super::scalar::{DateTime, Map};
+use super::scalar::{DateTime, Id, Map};
 use crate::domain::{
     self, IncidentId, IncidentKind, IncidentPatch, IncidentState, InvalidInput, NewAlert, NewIncident, NewPlaybook,
     PlaybookStep, Severity, instant, optional_text, string_map, text_list,
 };
 
-#[derive(InputObject)]
+#[derive(InputObject, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateIncidentInput {
+    #[schema(min_length = 1, max_length = 500)]
     title: String,
     #[graphql(default_with = "Some(String::new())")]
+    #[schema(max_length = 65536)]
     description: Option<String>,
     severity: Severity,
     #[graphql(default_with = "Some(IncidentKind::Unknown)")]
     incident_type: Option<IncidentKind>,
+    #[schema(min_length = 1, max_length = 200)]
     source: String,
     #[graphql(default_with = "Some(Vec::new())")]
     affected_resources: Option<Vec<String>>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Map>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Map>,
+    #[schema(min_length = 1, max_length = 200)]
     assigned_to: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     fingerprint: Option<String>,
 }
 
@@ -47,14 +57,29 @@ impl CreateIncidentInput {
 }
 
 /// A field left out stays as it is; a null clears it where the object's field may be null.
-#[derive(InputObject)]
+#[derive(InputObject, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateIncidentInput {
+    #[serde(default)]
+    #[schema(value_type = String, min_length = 1, max_length = 500)]
     title: MaybeUndefined<String>,
+    #[serde(default)]
+    #[schema(value_type = String, max_length = 65536)]
     description: MaybeUndefined<String>,
+    #[serde(default)]
+    #[schema(value_type = Severity)]
     severity: MaybeUndefined<Severity>,
+    #[serde(default)]
+    #[schema(value_type = IncidentKind)]
     incident_type: MaybeUndefined<IncidentKind>,
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
     affected_resources: MaybeUndefined<Vec<String>>,
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     labels: MaybeUndefined<Map>,
+    #[serde(default)]
+    #[schema(value_type = Object)]
     metadata: MaybeUndefined<Map>,
 }
 
@@ -86,23 +111,32 @@ fn strings(field: &str, map: Option<Map>) -> Result<BTreeMap<String, String>, In
     string_map(field, map.unwrap_or_default().0)
 }
 
-#[derive(InputObject)]
+#[derive(InputObject, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SubmitAlertInput {
+    #[schema(min_length = 1, max_length = 500)]
     external_id: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     source: String,
+    #[schema(min_length = 1, max_length = 500)]
     title: String,
     #[graphql(default_with = "Some(String::new())")]
+    #[schema(max_length = 65536)]
     description: Option<String>,
     severity: Severity,
     #[graphql(default_with = "Some(IncidentKind::Unknown)")]
     alert_type: Option<IncidentKind>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Map>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     annotations: Option<Map>,
     #[graphql(default_with = "Some(Vec::new())")]
     affected_services: Option<Vec<String>>,
+    #[schema(min_length = 1, max_length = 2000)]
     runbook_url: Option<String>,
     #[graphql(default_with = "Some(true)")]
     firing: Option<bool>,
+    #[schema(min_length = 1, max_length = 200)]
     fingerprint: Option<String>,
 }
 
@@ -169,18 +203,25 @@ impl PlaybookInput {
 }
 
 /// Of lists, null is no filter and [] matches nothing.
-#[derive(InputObject, Default)]
+#[derive(InputObject, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub struct IncidentFilter {
-    ids: Option<Vec<Uuid>>,
+    #[param(value_type = Option<Vec<uuid::Uuid>>)]
+    ids: Option<Vec<Id>>,
     states: Option<Vec<IncidentState>>,
     severities: Option<Vec<Severity>>,
     incident_types: Option<Vec<IncidentKind>>,
     sources: Option<Vec<String>>,
+    #[param(min_length = 1, max_length = 200)]
     assigned_to: Option<String>,
     active_only: Option<bool>,
     /// All of these labels, with these values.
+    #[param(value_type = Option<BTreeMap<String, String>>, style = DeepObject, explode)]
     labels: Option<Map>,
+    #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<DateTime>,
+    #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<DateTime>,
 }
 
@@ -194,7 +235,7 @@ impl IncidentFilter {
             string_map("labels", labels.0)
         });
         Ok(domain::IncidentFilter {
-            ids: self.ids.map(|ids| ids.into_iter().map(IncidentId).collect()),
+            ids: self.ids.map(|ids| ids.into_iter().map(|id| IncidentId(id.0)).collect()),
             states: self.states,
             severities: self.severities,
             kinds: self.incident_types,

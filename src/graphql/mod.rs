@@ -21,11 +21,12 @@ mod turns;
 
 use async_graphql::Schema;
 
-pub use error::Code;
+pub use error::{Code, NotFound, Refusal};
 pub use gateway::{Gateway, OperationType, is_request_error, named_operation};
+pub use input::{CreateIncidentInput, IncidentFilter, SubmitAlertInput, UpdateIncidentInput};
 pub use scalar::print as print_instant;
 
-use crate::store::Store;
+use crate::store::{Intake, Store};
 
 /// The schema, with its roots.
 pub type IncidentSchema = Schema<query::Query, mutation::Mutation, subscription::Subscription>;
@@ -33,10 +34,10 @@ pub type IncidentSchema = Schema<query::Query, mutation::Mutation, subscription:
 /// How deep a document may nest; the contract's own objects lead to each other without end.
 const MAX_DEPTH: usize = 16;
 
-fn schema(store: Option<Store>) -> IncidentSchema {
+fn schema(served: Option<(Store, Intake)>) -> IncidentSchema {
     let builder = Schema::build(query::Query, mutation::Mutation, subscription::Subscription).limit_depth(MAX_DEPTH);
-    match store {
-        Some(store) => builder.data(store).finish(),
+    match served {
+        Some((store, intake)) => builder.data(store).data(intake).finish(),
         None => builder.finish(),
     }
 }

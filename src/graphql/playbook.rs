@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_graphql::{Object, SimpleObject};
-use uuid::Uuid;
 
+use super::scalar::Id;
 use crate::domain::{self, IncidentKind, Severity};
 
 /// What to do about incidents of a kind.
@@ -25,8 +25,8 @@ pub struct PlaybookStep {
 
 #[Object]
 impl Playbook {
-    async fn id(&self) -> Uuid {
-        self.0.id.0
+    async fn id(&self) -> Id {
+        Id(self.0.id.0)
     }
 
     async fn name(&self) -> &str {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, Object, Result};
-use uuid::Uuid;
 
 use super::alert::Alert;
 use super::connection::{Counted, TotalCount, connection};
@@ -12,6 +11,7 @@ use super::incident::Incident;
 use super::input::IncidentFilter;
 use super::loader::Loaders;
 use super::playbook::Playbook;
+use super::scalar::Id;
 use super::stream::{Position, StreamPosition};
 use crate::domain::{AlertFilter, AlertId, IncidentId, IncidentOrder, ListTag, PageRequest, PlaybookId, text_list};
 use crate::store::Store;
@@ -20,8 +20,8 @@ pub struct Query;
 
 #[Object]
 impl Query {
-    async fn incident(&self, context: &Context<'_>, id: Uuid) -> Option<Incident> {
-        let found = async { Ok(context.data::<Loaders>()?.incident(IncidentId(id)).await?.map(Incident)) };
+    async fn incident(&self, context: &Context<'_>, id: Id) -> Option<Incident> {
+        let found = async { Ok(context.data::<Loaders>()?.incident(IncidentId(id.0)).await?.map(Incident)) };
         nullable(context, found.await)
     }
 
@@ -45,8 +45,8 @@ impl Query {
         Ok(connection(found, tag, TotalCount::Incidents(filter)))
     }
 
-    async fn alert(&self, context: &Context<'_>, id: Uuid) -> Option<Alert> {
-        let found = async { Ok(context.data::<Store>()?.alert(AlertId(id)).await?.map(Alert::from)) };
+    async fn alert(&self, context: &Context<'_>, id: Id) -> Option<Alert> {
+        let found = async { Ok(context.data::<Store>()?.alert(AlertId(id.0)).await?.map(Alert::from)) };
         nullable(context, found.await)
     }
 
@@ -55,19 +55,19 @@ impl Query {
         &self,
         context: &Context<'_>,
         sources: Option<Vec<String>>,
-        incident_id: Option<Uuid>,
+        incident_id: Option<Id>,
         firing: Option<bool>,
         #[graphql(default_with = "Some(20)")] first: Option<i32>,
         after: Option<String>,
     ) -> Result<Counted<Alert>> {
         let page = PageRequest::from_args(ListTag::Alerts, 20, (first, after.as_deref()), (None, None))?;
         text_list("sources", sources.as_deref().unwrap_or_default())?;
-        let filter = AlertFilter { sources, incident_id: incident_id.map(IncidentId), firing };
+        let filter = AlertFilter { sources, incident_id: incident_id.map(|id| IncidentId(id.0)), firing };
         let found = context.data::<Store>()?.alerts(&filter, page).await?;
         Ok(connection(found, ListTag::Alerts, TotalCount::Alerts(filter)))
     }
-    async fn playbook(&self, context: &Context<'_>, id: Uuid) -> Option<Playbook> {
-        let found = async { Ok(context.data::<Store>()?.playbook(PlaybookId(id)).await?.map(Playbook::from)) };
+    async fn playbook(&self, context: &Context<'_>, id: Id) -> Option<Playbook> {
+        let found = async { Ok(context.data::<Store>()?.playbook(PlaybookId(id.0)).await?.map(Playbook::from)) };
         nullable(context, found.await)
     }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Object, Result, Subscription};
 use futures::{Stream, StreamExt as _};
-use uuid::Uuid;
 
 use super::alert::Alert;
 use super::error::Internal;
 use super::incident::Incident;
-use super::scalar::DateTime;
+use super::scalar::{DateTime, Id};
 use crate::clock::Clock;
 use crate::domain::{
     Change, Cursor, Event, Filter, IncidentChange, IncidentId, IncidentState, Severity, Timestamp, UpdateType,
@@ -52,13 +51,13 @@ impl Subscription {
     async fn incident_updates(
         &self,
         context: &Context<'_>,
-        incident_ids: Option<Vec<Uuid>>,
+        incident_ids: Option<Vec<Id>>,
         severities: Option<Vec<Severity>>,
         update_types: Option<Vec<UpdateType>>,
         #[graphql(default_with = "Some(false)")] active_only: Option<bool>,
     ) -> Result<impl Stream<Item = Result<IncidentUpdate>>> {
         let filter = Filter::IncidentUpdates {
-            incident_ids: incident_ids.map(|ids| ids.into_iter().map(IncidentId).collect()),
+            incident_ids: incident_ids.map(|ids| ids.into_iter().map(|id| IncidentId(id.0)).collect()),
             severities: set(severities),
             update_types: set(update_types),
             active_only: active_only.unwrap_or(false),
@@ -88,9 +87,9 @@ impl Subscription {
     async fn incident_state_changes(
         &self,
         context: &Context<'_>,
-        incident_id: Option<Uuid>,
+        incident_id: Option<Id>,
     ) -> Result<impl Stream<Item = Result<IncidentStateChange>>> {
-        let filter = Filter::StateChanges { incident_id: incident_id.map(IncidentId) };
+        let filter = Filter::StateChanges { incident_id: incident_id.map(|id| IncidentId(id.0)) };
         open(context, filter, |delivery| match delivery {
             Delivery::Event(event) => Ok(IncidentStateChange(event)),
             Delivery::Heartbeat(_) => Err(Internal.into()),
@@ -137,8 +136,8 @@ impl IncidentUpdate {
         self.change().map_or(UpdateType::Heartbeat, |change| change.update_type)
     }
 
-    async fn incident_id(&self) -> Option<Uuid> {
-        self.change().map(|change| change.incident.id.0)
+    async fn incident_id(&self) -> Option<Id> {
+        self.change().map(|change| Id(change.incident.id.0))
     }
 
     async fn timestamp(&self) -> DateTime {
@@ -190,8 +189,8 @@ impl IncidentStateChange {
 
 #[Object]
 impl IncidentStateChange {
-    async fn incident_id(&self) -> Result<Uuid> {
-        Ok(self.change()?.incident.id.0)
+    async fn incident_id(&self) -> Result<Id> {
+        Ok(Id(self.change()?.incident.id.0))
     }
 
     async fn old_state(&self) -> Result<IncidentState> {

@@ -8,11 +8,11 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::json;
 
 use super::AppState;
 use super::accept::{self, Accept};
-use crate::graphql::{Code, Gateway, OperationType, is_request_error};
+use super::json;
+use crate::graphql::{Code, Gateway, OperationType, Refusal, is_request_error};
 
 const JSON: &str = "application/json";
 
@@ -32,7 +32,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
     };
     match parse_body(&body) {
         Ok(request) => answer(&state, accept, request).await,
-        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        Err(refusal) => answer_refusal(&state, accept, StatusCode::BAD_REQUEST, refusal),
     }
 }
 
@@ -52,12 +52,20 @@ pub async fn get(
             }
             answer(&state, accept, request).await
         }
-        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        Err(refusal) => answer_refusal(&state, accept, StatusCode::BAD_REQUEST, refusal),
     }
 }
 
 fn refuse(state: &AppState, accept: Accept, status: StatusCode, message: &str) -> Response {
-    (status, accept.content_type(), json_of(&state.live.gateway().refusal(Code::BadUserInput, message))).into_response()
+    answer_refusal(state, accept, status, bad_input(message))
+}
+
+fn answer_refusal(state: &AppState, accept: Accept, status: StatusCode, refusal: Refusal) -> Response {
+    (status, accept.content_type(), json_of(&state.live.gateway().refuse(refusal))).into_response()
+}
+
+fn bad_input(message: impl Into<String>) -> Refusal {
+    Refusal::new(Code::BadUserInput, message)
 }
 
 async fn answer(state: &AppState, accept: Accept, request: Request) -> Response {
@@ -70,7 +78,7 @@ async fn answer(state: &AppState, accept: Accept, request: Request) -> Response 
 /// A request error has no `data`.
 fn json_of(response: &GraphqlResponse) -> Vec<u8> {
     let printed = if is_request_error(response) {
-        serde_json::to_vec(&json!({ "errors": response.errors }))
+        serde_json::to_vec(&serde_json::json!({ "errors": response.errors }))
     } else {
         serde_json::to_vec(response)
     };
@@ -86,30 +94,29 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// A request object; everything else is refused, a batch too.
-pub(super) fn parse_body(body: &[u8]) -> Result<Request, String> {
-    let value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    let serde_json::Value::Object(mut object) = value else {
-        return Err("the body must be a JSON object; batches are not served".to_owned());
+pub(super) fn parse_body(body: &[u8]) -> Result<Request, Refusal> {
+    let serde_json::Value::Object(mut object) = json::parse(body)? else {
+        return Err(bad_input("the body must be a JSON object; batches are not served"));
     };
     check_extensions(object.get("extensions"))?;
     request(object.remove("query"), object.remove("operationName"), object.remove("variables"))
 }
 
 /// Extensions are an object, if they are there; none of ours is known.
-fn check_extensions(extensions: Option<&serde_json::Value>) -> Result<(), String> {
+fn check_extensions(extensions: Option<&serde_json::Value>) -> Result<(), Refusal> {
     match extensions {
         None | Some(serde_json::Value::Null | serde_json::Value::Object(_)) => Ok(()),
-        Some(_) => Err("extensions must be an object or null".to_owned()),
+        Some(_) => Err(bad_input("extensions must be an object or null")),
     }
 }
 
-pub(super) fn parse_parameters(mut parameters: HashMap<String, String>) -> Result<Request, String> {
+pub(super) fn parse_parameters(mut parameters: HashMap<String, String>) -> Result<Request, Refusal> {
     let variables = match parameters.remove("variables").filter(|text| !text.is_empty()) {
-        Some(text) => Some(serde_json::from_str(&text).map_err(|error| format!("variables is no JSON: {error}"))?),
+        Some(text) => Some(json::parse(text.as_bytes()).map_err(|malformed| malformed.within("variables"))?),
         None => None,
     };
     if let Some(text) = parameters.remove("extensions").filter(|text| !text.is_empty()) {
-        let extensions = serde_json::from_str(&text).map_err(|error| format!("extensions is no JSON: {error}"))?;
+        let extensions = json::parse(text.as_bytes()).map_err(|malformed| malformed.within("extensions"))?;
         check_extensions(Some(&extensions))?;
     }
     let text = |value: Option<String>| value.map(serde_json::Value::String);
@@ -121,19 +128,19 @@ fn request(
     query: Option<serde_json::Value>,
     operation_name: Option<serde_json::Value>,
     variables: Option<serde_json::Value>,
-) -> Result<Request, String> {
+) -> Result<Request, Refusal> {
     use serde_json::Value::{Null, Object, String};
-    let Some(String(query)) = query else { return Err("query must be a string".to_owned()) };
+    let Some(String(query)) = query else { return Err(bad_input("query must be a string")) };
     let mut request = Request::new(query);
     match operation_name {
         None | Some(Null) => {}
         Some(String(name)) => request = request.operation_name(name),
-        Some(_) => return Err("operationName must be a string or null".to_owned()),
+        Some(_) => return Err(bad_input("operationName must be a string or null")),
     }
     match variables {
         None | Some(Null) => {}
         Some(variables @ Object(_)) => request = request.variables(Variables::from_json(variables)),
-        Some(_) => return Err("variables must be an object or null".to_owned()),
+        Some(_) => return Err(bad_input("variables must be an object or null")),
     }
     Ok(request)
 }

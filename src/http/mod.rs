@@ -1,4 +1,4 @@
-//! What the service speaks: GraphQL over HTTP and WebSocket, health, metrics.
+//! What the service speaks: GraphQL over HTTP and WebSocket, REST, health, metrics.
 
 mod accept;
 mod admission;
@@ -6,8 +6,10 @@ mod body;
 mod graphql;
 mod guard;
 mod health;
+mod json;
 mod observe;
 mod problem;
+mod rest;
 mod serve;
 mod session;
 mod socket;
@@ -16,23 +18,26 @@ mod sse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
+use axum::{Extension, Router};
 use tower_http::trace::TraceLayer;
 
 pub use admission::Admission;
 pub use guard::AllowedHosts;
 pub use health::Readiness;
+pub use rest::document as openapi;
 pub use serve::{Sockets, serve};
 
+use crate::auth::Viewer;
 use crate::clock::Clock;
 use crate::config::SessionConfig;
 use crate::graphql::Code;
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
+use crate::store::{Intake, Store};
 use crate::telemetry::Metrics;
 use problem::Problem;
 
@@ -40,6 +45,8 @@ use problem::Problem;
 #[derive(Clone)]
 pub struct AppState {
     pub live: Arc<Live>,
+    pub store: Store,
+    pub intake: Intake,
     pub session: SessionConfig,
     pub admission: Arc<Admission>,
     pub readiness: Arc<Readiness>,
@@ -62,12 +69,14 @@ pub fn router(state: AppState) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .merge(rest::routes())
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "this resource has no such method")
         })
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is no such resource") })
         .layer(DefaultBodyLimit::max(state.max_body))
         .layer(from_fn_with_state(state.clone(), body::in_time))
+        .layer(Extension(Viewer::anonymous()))
         .layer(from_fn_with_state(state.clone(), guard::check))
         .layer(from_fn_with_state(state.clone(), problem::stamp))
         .layer(from_fn(observe::count))

@@ -6,37 +6,104 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::AppState;
-use crate::graphql::{Code, print_instant};
+use super::json::Malformed;
+use crate::domain::{InvalidInput, PageError};
+use crate::graphql::{Code, NotFound, Refusal, print_instant};
+use crate::store::{IntakeError, StoreError};
+
+/// RFC 9457, section 3.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// Seconds; what was too much at a time is not for long.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// An error that is no GraphQL response. Its time is set on the way out.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
-    code: Code,
-    detail: String,
+    refusal: Refusal,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: &'static str,
+/// Why a request was not carried out (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Body<'a> {
+    r#type: &'a str,
     title: &'a str,
+    /// The status of the response.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// For people.
     detail: &'a str,
-    code: &'static str,
-    timestamp: String,
+    /// For programs, such as `BAD_USER_INPUT`, `NOT_FOUND` or `CONFLICT`.
+    code: &'a str,
+    /// The member or parameter at fault, where one is: `title`, `[3].labels`, `first`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    field: Option<&'a str>,
+    /// Names an internal error, in the service's log too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    id: Option<Uuid>,
+    /// RFC 3339, UTC, microseconds.
+    #[schema(format = DateTime)]
+    timestamp: &'a str,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self { status, refusal: Refusal::new(code, detail) }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self { status: status_of(refusal.code), refusal }
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self { field: malformed.field, ..Self::new(Code::BadUserInput, malformed.detail) }
+    }
+}
+
+macro_rules! problems {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Problem {
+            fn from(failed: $error) -> Self {
+                Refusal::from(&failed).into()
+            }
+        }
+    )*};
+}
+
+problems!(StoreError, IntakeError, InvalidInput, PageError, NotFound);
+
+/// The status of a code that no transport has another for.
+const fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::GraphqlParseFailed | Code::GraphqlValidationFailed | Code::BadUserInput => StatusCode::BAD_REQUEST,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Conflict | Code::InvalidStateTransition => StatusCode::CONFLICT,
+        Code::CursorExpired => StatusCode::GONE,
+        Code::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Code::DatabaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
+        if self.refusal.code == Code::RateLimitExceeded {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -50,12 +117,14 @@ pub async fn stamp(State(state): State<AppState>, request: Request, next: Next) 
         r#type: "about:blank",
         title: problem.status.canonical_reason().unwrap_or("Error"),
         status: problem.status.as_u16(),
-        detail: &problem.detail,
-        code: problem.code.as_str(),
-        timestamp: print_instant(state.clock.now()),
+        detail: &problem.refusal.message,
+        code: problem.refusal.code.as_str(),
+        field: problem.refusal.field.as_deref(),
+        id: problem.refusal.id,
+        timestamp: &print_instant(state.clock.now()),
     };
     let mut stamped = (problem.status, Json(body)).into_response();
-    stamped.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    stamped.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     for (name, value) in response.headers() {
         if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
             stamped.headers_mut().append(name.clone(), value.clone());

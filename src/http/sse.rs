@@ -42,7 +42,7 @@ pub async fn post(
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
             Ok(request) => stream(state, peer, &headers, request).await,
-            Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
+            Err(refusal) => Problem::from(refusal).into_response(),
         },
         Err((status, detail)) => refuse(status, detail),
     }
@@ -63,7 +63,7 @@ pub async fn get(
             }
             stream(state, peer, &headers, request).await
         }
-        Err(detail) => refuse(StatusCode::BAD_REQUEST, detail),
+        Err(refusal) => Problem::from(refusal).into_response(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Taking alerts in, and reading them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::incidents::{json_object, parse};
 use super::nested::Asked;
-use super::{Store, StoreError, Work};
+use super::{Store, StoreError, Work, milliseconds};
 use crate::domain::{
     Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NestedPage, NewAlert, Page, PageRequest, Seek,
     SubmittedAlert, Timestamp,
@@ -99,10 +100,17 @@ impl<'a> AlertInput<'a> {
 }
 
 impl Store {
-    /// Takes alerts in, in their order and in one transaction: stores each and decides what becomes of it.
-    pub async fn submit_alerts(&self, actor: &str, alerts: &[NewAlert]) -> Result<Vec<SubmittedAlert>, StoreError> {
-        let input = alerts.iter().map(AlertInput::new).collect();
-        let rows = self.write(actor, &Submit { input }).await?;
+    /// Takes alerts in, in their order and in one transaction: stores each and decides what becomes of it. `patience` is
+    /// how long it waits at most for what another transaction holds, where that is less than the setting.
+    pub(super) async fn submit_alerts(
+        &self,
+        actor: &str,
+        alerts: impl Iterator<Item = &NewAlert>,
+        patience: Option<Duration>,
+    ) -> Result<Vec<SubmittedAlert>, StoreError> {
+        let input = alerts.map(AlertInput::new).collect();
+        let lock_timeout = patience.map(|patience| patience.min(self.settings.lock_timeout));
+        let rows = self.write(actor, &Submit { input, lock_timeout }).await?;
         rows.into_iter()
             .map(|row| {
                 Ok(SubmittedAlert {
@@ -248,12 +256,19 @@ struct SubmittedRow {
 
 struct Submit<'a> {
     input: Vec<AlertInput<'a>>,
+    /// For this transaction alone.
+    lock_timeout: Option<Duration>,
 }
 
 impl Work for Submit<'_> {
     type Output = Vec<SubmittedRow>;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Vec<SubmittedRow>, sqlx::Error> {
+        if let Some(lock_timeout) = self.lock_timeout {
+            sqlx::query!("SELECT set_config('lock_timeout', $1, true)", milliseconds(lock_timeout))
+                .fetch_one(&mut *connection)
+                .await?;
+        }
         sqlx::query_as!(
             SubmittedRow,
             r#"SELECT alert_id AS "alert_id!", incident_id, status AS "status!"

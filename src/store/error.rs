@@ -65,6 +65,10 @@ impl From<sqlx::Error> for StoreError {
                 Some(field) => Self::Invalid(InvalidInput::new(field, "is refused by the database's limits")),
                 None => Self::Unexpected(error),
             },
+            // four-byte characters make these two columns longer than their index can hold
+            ("54000", "alert_firing_external") => {
+                Self::Invalid(InvalidInput::new("externalId", "is too long beside this source"))
+            }
             // a character that the server's encoding or jsonb cannot hold
             ("22021" | "22P05", _) => {
                 Self::Invalid(InvalidInput::new("input", "has a character that cannot be stored"))

@@ -5,6 +5,7 @@ mod comments;
 mod error;
 mod event_row;
 mod incidents;
+mod intake;
 mod lease;
 mod listen;
 mod log;
@@ -22,6 +23,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection};
 
 pub use error::StoreError;
+pub use intake::{Intake, IntakeError};
 pub use listen::{Heard, Notifications};
 pub use log::{LogHead, LogPage, Maintenance, Retention, Sequenced};
 pub use migrate::{MigrateError, Migrations};
@@ -129,6 +131,11 @@ async fn transact<W: Work>(connection: &mut PgConnection, actor: &str, work: &W)
     Ok(output)
 }
 
+/// As PostgreSQL's time-outs are set; 0 would be none.
+fn milliseconds(duration: Duration) -> String {
+    duration.as_millis().clamp(1, i32::MAX as u128).to_string()
+}
+
 impl SessionSettings {
     fn pool(self, connections: u32) -> PgPoolOptions {
         PgPoolOptions::new()
@@ -147,7 +154,6 @@ impl SessionSettings {
     }
 
     async fn apply(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let milliseconds = |duration: Duration| duration.as_millis().clamp(1, i32::MAX as u128).to_string();
         sqlx::query!(
             "SELECT set_config('statement_timeout', $1, false) AS a, set_config('lock_timeout', $2, false) AS b,
                     set_config('idle_in_transaction_session_timeout', $3, false) AS c,

@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::incidents::{IncidentRow, fetch};
 use super::{Store, StoreError, Work};
-use crate::domain::{Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Severity};
+use crate::domain::{
+    Assignment, Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Resolution, Severity,
+};
 
 /// The caller's `expectedVersion` is not the incident's.
 const STALE: StoreError = StoreError::Conflict("the incident's version is not the expected one");
@@ -77,10 +79,9 @@ impl Store {
         &self,
         actor: &str,
         id: IncidentId,
-        resolution: Option<&str>,
-        root_cause: Option<&str>,
+        resolution: &Resolution,
     ) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Resolve { id: id.0, resolution, root_cause }).await?.into_incident()
+        self.write(actor, &Resolve { id: id.0, resolution }).await?.into_incident()
     }
 
     /// Gives an incident to somebody, or to nobody.
@@ -88,9 +89,9 @@ impl Store {
         &self,
         actor: &str,
         id: IncidentId,
-        assignee: Option<&str>,
+        assignment: &Assignment,
     ) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Assign { id: id.0, assignee }).await?.into_incident()
+        self.write(actor, &Assign { id: id.0, assignment }).await?.into_incident()
     }
 }
 
@@ -204,8 +205,7 @@ impl Work for Transition {
 
 struct Resolve<'a> {
     id: Uuid,
-    resolution: Option<&'a str>,
-    root_cause: Option<&'a str>,
+    resolution: &'a Resolution,
 }
 
 impl Work for Resolve<'_> {
@@ -217,8 +217,8 @@ impl Work for Resolve<'_> {
              SET state = 'RESOLVED', resolution = coalesce($2, resolution), root_cause = coalesce($3, root_cause)
              WHERE id = $1 RETURNING id",
             self.id,
-            self.resolution,
-            self.root_cause,
+            self.resolution.resolution,
+            self.resolution.root_cause,
         )
         .fetch_optional(&mut *connection)
         .await?;
@@ -228,7 +228,7 @@ impl Work for Resolve<'_> {
 
 struct Assign<'a> {
     id: Uuid,
-    assignee: Option<&'a str>,
+    assignment: &'a Assignment,
 }
 
 impl Work for Assign<'_> {
@@ -238,7 +238,7 @@ impl Work for Assign<'_> {
         let updated = sqlx::query_scalar!(
             "UPDATE incident_manager.incident SET assigned_to = $2 WHERE id = $1 RETURNING id",
             self.id,
-            self.assignee,
+            self.assignment.assignee,
         )
         .fetch_optional(&mut *connection)
         .await?;

@@ -1,7 +1,7 @@
 //! What the README shows is seen as it shows it.
 
 use incident_manager::config::DatabaseUrl;
-use reqwest::Response;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -55,6 +55,20 @@ async fn the_readmes_curl_is_heard_by_its_client() {
     let update = client.next("incidentUpdates").await;
     assert_eq!(update["updateType"], "CREATED");
     assert_eq!(update["incident"]["id"], response["data"]["createIncident"]["id"]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_readmes_alerts_are_stored() {
+    let (_tenancy, service) = start().await;
+    let response = curl(&service, &call_of_curl("/v1/alerts")).await;
+    assert_eq!(response.status(), 201);
+    let results: Value = response.json().await.unwrap();
+    assert_eq!(results[0]["status"], "CREATED", "{results}");
+    let (_, list) = README.text.split_once("`GET ").expect("how to list what is open");
+    let (path, _) = list.split_once('`').expect("the path ends");
+    let open = service.rest(Method::GET, path, Value::Null).await;
+    assert_eq!((open.0, &open.1["incidents"][0]["id"]), (200, &results[0]["incidentId"]), "{}", open.1);
     service.stop().await;
 }
 

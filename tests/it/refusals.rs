@@ -154,7 +154,7 @@ async fn numbers_are_stored_or_refused_and_never_a_failure_of_the_server() {
             service.http().post(service.url("/graphql")).header("content-type", "application/json").body(body);
         let response = request.send().await.unwrap();
         let answered: Value = response.json().await.unwrap();
-        assert_refused(&answered["errors"][0], "BAD_USER_INPUT", None);
+        assert_refused(&answered["errors"][0], "BAD_USER_INPUT", Some("variables.input.metadata.n"));
     }
     assert_nothing_stored(&database).await;
     let kept = json!({ "n": [i64::MIN, u64::MAX, 1.5e300, -0.1, 1e-300] });
@@ -252,7 +252,6 @@ async fn documents_and_values_that_do_not_fit_the_schema_are_told_apart() {
         (CREATE, with("title", &json!(7))),
         (CREATE, with("labels", &json!([]))),
         (CREATE, with("colour", &json!("red"))),
-        ("query($id: UUID!) { incident(id: $id) { id } }", json!({ "id": "no uuid" })),
         ("query($id: UUID!) { incident(id: $id) { id } }", json!({ "id": null })),
         ("query($id: UUID!) { incident(id: $id) { id } }", json!({})),
     ] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use incident_manager::config::{Command, DatabaseUrl, ServeConfig, parse};
 use incident_manager::lifecycle::Lifecycle;
 use incident_manager::server;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -82,6 +83,16 @@ impl Service {
         let mut response = self.graphql(query, variables).await;
         assert!(response["errors"].is_array(), "{query}: {response}");
         response["errors"][0].take()
+    }
+
+    /// Sends a request with a body of JSON, or with none where it is null: the status and the body of the answer.
+    pub async fn rest(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let mut request = self.http.request(method, self.url(path));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or_else(|error| panic!("{path}: {error}")))
     }
 
     pub async fn socket(&self) -> Socket {

@@ -1,0 +1,277 @@
+//! Incidents: lists of them, one, and the everyday response.
+
+use async_graphql::MaybeUndefined;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::extract::{Body, OptionalBody, Parameters, PathId};
+use super::link::links;
+use super::representation::{Incident, Incidents, PageInfo};
+use crate::auth::Viewer;
+use crate::domain::{
+    self, Assignment, IncidentId, IncidentOrder, IncidentState, InvalidInput, ListTag, PageRequest, Resolution,
+};
+use crate::graphql::{CreateIncidentInput, IncidentFilter, NotFound, UpdateIncidentInput};
+use crate::http::AppState;
+use crate::http::problem::{self, Problem};
+
+/// Items of a page where neither `first` nor `last` is given.
+pub const DEFAULT_PAGE: u32 = 20;
+
+/// Which page of a list of incidents.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct IncidentPage {
+    /// `CREATED_AT_DESC` where it is not given.
+    order_by: Option<IncidentOrder>,
+    /// Items of a page from the list's begin, or after `after`; 20 where neither this nor `last` is given.
+    #[param(minimum = 1, maximum = 100)]
+    first: Option<i32>,
+    /// A cursor of this list, in this order.
+    after: Option<String>,
+    /// Items of a page from the list's end, or before `before`; not together with `first`.
+    #[param(minimum = 1, maximum = 100)]
+    last: Option<i32>,
+    /// A cursor of this list, in this order.
+    before: Option<String>,
+}
+
+/// Of which version the incident has to be for a change to be made.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct ExpectedVersion {
+    /// The incident's version; if it is another by now, nothing is changed and the answer is CONFLICT.
+    expected_version: Option<i32>,
+}
+
+impl ExpectedVersion {
+    fn of(mut parameters: Parameters) -> Result<Option<i32>, Problem> {
+        let Self { expected_version } = parameters.take()?;
+        parameters.end()?;
+        Ok(expected_version)
+    }
+}
+
+/// The state that an incident is to have.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransitionIncidentInput {
+    to: IncidentState,
+}
+
+/// What is left out, or null, stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResolveIncidentInput {
+    #[schema(max_length = 65536)]
+    resolution: Option<String>,
+    #[schema(max_length = 65536)]
+    root_cause: Option<String>,
+}
+
+/// Who is to respond; null is nobody.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AssignIncidentInput {
+    #[serde(default)]
+    #[schema(value_type = Option<String>, required, min_length = 1, max_length = 200)]
+    assignee: MaybeUndefined<String>,
+}
+
+/// Nothing has to be said.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeIncidentInput {}
+
+fn found(id: IncidentId, incident: Option<domain::Incident>) -> Result<Json<Incident>, Problem> {
+    let incident = incident.ok_or(NotFound { kind: "incident", id: id.0 })?;
+    Ok(Json(incident.into()))
+}
+
+/// Lists incidents
+///
+/// A parameter that is not given lets everything through; one that may be repeated lets through what any of its values does.
+#[utoipa::path(get, path = "/v1/incidents", tag = "incidents", operation_id = "listIncidents",
+    params(IncidentFilter, IncidentPage),
+    responses(
+        (status = 200, body = Incidents, headers(("Link" = String, description = "The pages after and before this one, where there are any"))),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Parameters) -> Result<Response, Problem> {
+    let filter: IncidentFilter = parameters.take()?;
+    let page: IncidentPage = parameters.take()?;
+    parameters.end()?;
+    let order = page.order_by.unwrap_or(IncidentOrder::CreatedAtDesc);
+    let tag = ListTag::Incidents(order);
+    let (forward, backward) = ((page.first, page.after.as_deref()), (page.last, page.before.as_deref()));
+    let request = PageRequest::from_args(tag, DEFAULT_PAGE, forward, backward)?;
+    let found = state.store.incidents(&filter.check()?, order, request).await?;
+    let page_info = PageInfo::of(&found, |incident| incident.key(tag).encode());
+    let link = links(&uri, request.size, &page_info, true);
+    let incidents = found.items.into_iter().map(Incident::from).collect();
+    let mut response = Json(Incidents { incidents, page_info }).into_response();
+    response.headers_mut().extend(link);
+    Ok(response)
+}
+
+/// Reads an incident
+#[utoipa::path(get, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "getIncident",
+    params(("id" = Uuid, Path, description = "The incident")),
+    responses(
+        (status = 200, body = Incident),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn get(
+    State(state): State<AppState>,
+    PathId(id): PathId,
+    parameters: Parameters,
+) -> Result<Json<Incident>, Problem> {
+    parameters.end()?;
+    found(id, state.store.incident(id).await?)
+}
+
+/// Makes an incident
+#[utoipa::path(post, path = "/v1/incidents", tag = "incidents", operation_id = "createIncident",
+    request_body = CreateIncidentInput,
+    responses(
+        (status = 201, body = Incident, headers(("Location" = String, description = "The path of the incident"))),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn create(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Response, Problem> {
+    parameters.end()?;
+    let new = body.read::<CreateIncidentInput>()?.check()?;
+    let incident = state.store.create_incident(&viewer.subject, &new).await?;
+    let location = [(header::LOCATION, format!("/v1/incidents/{}", incident.id))];
+    Ok((StatusCode::CREATED, location, Json(Incident::from(incident))).into_response())
+}
+
+/// Changes fields of an incident
+///
+/// What is left out stays as it is.
+#[utoipa::path(patch, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "updateIncident",
+    params(("id" = Uuid, Path, description = "The incident"), ExpectedVersion),
+    request_body = UpdateIncidentInput,
+    responses(
+        (status = 200, body = Incident),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn update(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    PathId(id): PathId,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Json<Incident>, Problem> {
+    let version = ExpectedVersion::of(parameters)?;
+    let patch = body.read::<UpdateIncidentInput>()?.check()?;
+    found(id, state.store.update_incident(&viewer.subject, id, &patch, version).await?)
+}
+
+/// Acknowledges an incident
+///
+/// DETECTED to TRIAGED; acknowledging twice changes nothing.
+#[utoipa::path(post, path = "/v1/incidents/{id}/acknowledge", tag = "incidents", operation_id = "acknowledgeIncident",
+    params(("id" = Uuid, Path, description = "The incident")),
+    request_body = Option<AcknowledgeIncidentInput>,
+    responses(
+        (status = 200, body = Incident),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn acknowledge(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    PathId(id): PathId,
+    parameters: Parameters,
+    OptionalBody(body): OptionalBody,
+) -> Result<Json<Incident>, Problem> {
+    parameters.end()?;
+    let AcknowledgeIncidentInput {} = body.read()?;
+    found(id, state.store.acknowledge_incident(&viewer.subject, id).await?)
+}
+
+/// Moves an incident to a state
+#[utoipa::path(post, path = "/v1/incidents/{id}/transition", tag = "incidents", operation_id = "transitionIncident",
+    params(("id" = Uuid, Path, description = "The incident"), ExpectedVersion),
+    request_body = TransitionIncidentInput,
+    responses(
+        (status = 200, body = Incident),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn transition(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    PathId(id): PathId,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Json<Incident>, Problem> {
+    let version = ExpectedVersion::of(parameters)?;
+    let TransitionIncidentInput { to } = body.read()?;
+    found(id, state.store.transition_incident(&viewer.subject, id, to, version).await?)
+}
+
+/// Resolves an incident
+#[utoipa::path(post, path = "/v1/incidents/{id}/resolve", tag = "incidents", operation_id = "resolveIncident",
+    params(("id" = Uuid, Path, description = "The incident")),
+    request_body = Option<ResolveIncidentInput>,
+    responses(
+        (status = 200, body = Incident),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn resolve(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    PathId(id): PathId,
+    parameters: Parameters,
+    OptionalBody(body): OptionalBody,
+) -> Result<Json<Incident>, Problem> {
+    parameters.end()?;
+    let ResolveIncidentInput { resolution, root_cause } = body.read()?;
+    let resolution = Resolution { resolution, root_cause }.check()?;
+    found(id, state.store.resolve_incident(&viewer.subject, id, &resolution).await?)
+}
+
+/// Gives an incident to somebody, or to nobody
+#[utoipa::path(post, path = "/v1/incidents/{id}/assign", tag = "incidents", operation_id = "assignIncident",
+    params(("id" = Uuid, Path, description = "The incident")),
+    request_body = AssignIncidentInput,
+    responses(
+        (status = 200, body = Incident),
+        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+    ))]
+pub async fn assign(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    PathId(id): PathId,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Json<Incident>, Problem> {
+    parameters.end()?;
+    let assignee = match body.read::<AssignIncidentInput>()?.assignee {
+        MaybeUndefined::Value(assignee) => Some(assignee),
+        MaybeUndefined::Null => None,
+        MaybeUndefined::Undefined => {
+            return Err(InvalidInput::new("assignee", "must be given; null is nobody").into());
+        }
+    };
+    let assignment = Assignment { assignee }.check()?;
+    found(id, state.store.assign_incident(&viewer.subject, id, &assignment).await?)
+}

@@ -1,0 +1,56 @@
+//! The description of these routes, for people and programs.
+
+use std::sync::LazyLock;
+
+use axum::http::{HeaderName, header};
+use utoipa::OpenApi;
+
+use super::{alerts, comments, incidents};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Incident Manager",
+        description = "Incidents and alerts in PostgreSQL, live on every screen. GraphQL at /graphql has the same and more: \
+                       subscriptions, playbooks, relations, the timeline.",
+    ),
+    paths(
+        alerts::submit,
+        incidents::list,
+        incidents::create,
+        incidents::get,
+        incidents::update,
+        incidents::acknowledge,
+        incidents::transition,
+        incidents::resolve,
+        incidents::assign,
+        comments::list,
+        comments::add,
+    ),
+    tags(
+        (name = "alerts", description = "What sources send"),
+        (name = "incidents", description = "What somebody has to respond to"),
+        (name = "comments", description = "What was said of an incident"),
+    )
+)]
+struct Description;
+
+/// The OpenAPI 3.1 document.
+pub fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let mut description = Description::openapi();
+        // what is served by whom
+        description.info.license = None;
+        description.info.contact = None;
+        match description.to_pretty_json() {
+            Ok(document) => document,
+            Err(error) => unreachable!("a description is JSON: {error}"),
+        }
+    });
+    &DOCUMENT
+}
+
+/// `GET /openapi.json`
+pub async fn serve() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], document())
+}
