@@ -43,7 +43,6 @@ impl IncidentState {
 wire_enum! {
     /// What kind of incident, or of alert.
     #[graphql(name = "IncidentType")]
-    #[schema(as = IncidentType)]
     IncidentKind {
         Infrastructure = "INFRASTRUCTURE",
         Application = "APPLICATION",

@@ -4,7 +4,7 @@
 macro_rules! wire_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $wire:literal),+ $(,)? }) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[derive(async_graphql::Enum, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+        #[derive(async_graphql::Enum, serde::Serialize, serde::Deserialize)]
         $(#[$meta])*
         pub enum $name {
             $($(#[$variant_meta])* #[graphql(name = $wire)] #[serde(rename = $wire)] $variant),+
@@ -17,6 +17,21 @@ macro_rules! wire_enum {
             /// The name on the wire and in the database.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $wire),+ }
+            }
+        }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .enum_values(Some([$($wire),+]))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {
+            fn name() -> std::borrow::Cow<'static, str> {
+                <Self as async_graphql::InputType>::type_name()
             }
         }
 

@@ -129,7 +129,7 @@ async fn the_documents_calls_of_curl_are_answered() {
     for document in document::ALL {
         for call in document.commands().into_iter().filter(|command| command.starts_with("curl ")) {
             let response = curl(&service, &call).await;
-            assert_eq!(response.status(), 200, "{}: {call}", document.path);
+            assert!(response.status().is_success(), "{}: {call}: {}", document.path, response.status());
             if response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream") {
                 continue;
             }

@@ -65,9 +65,9 @@ async fn the_readmes_alerts_are_stored() {
     assert_eq!(response.status(), 201);
     let results: Value = response.json().await.unwrap();
     assert_eq!(results[0]["status"], "CREATED", "{results}");
-    let (_, list) = README.text.split_once("`GET ").expect("how to list what is open");
+    let (_, list) = README.text.split_once("`GET /v1").expect("how to list what is open");
     let (path, _) = list.split_once('`').expect("the path ends");
-    let open = service.rest(Method::GET, path, Value::Null).await;
+    let open = service.rest(Method::GET, &format!("/v1{path}"), Value::Null).await;
     assert_eq!((open.0, &open.1["incidents"][0]["id"]), (200, &results[0]["incidentId"]), "{}", open.1);
     service.stop().await;
 }

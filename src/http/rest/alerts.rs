@@ -47,9 +47,9 @@ impl ToSchema for Alerts {
 #[utoipa::path(post, path = "/v1/alerts", tag = "alerts", operation_id = "submitAlerts",
     request_body = Alerts,
     responses(
-        (status = 201, body = AlertResults),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 201, description = "What became of each", body = AlertResults),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn submit(
     State(state): State<AppState>,

@@ -42,9 +42,9 @@ pub struct AddCommentInput {
 #[utoipa::path(get, path = "/v1/incidents/{id}/comments", tag = "comments", operation_id = "listComments",
     params(("id" = Uuid, Path, description = "The incident"), CommentPage),
     responses(
-        (status = 200, body = Comments, headers(("Link" = String, description = "The page after this one, where there is one"))),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "A page", body = Comments, headers(("Link" = String, description = "The page after this one, where there is one"))),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn list(
     State(state): State<AppState>,
@@ -76,9 +76,9 @@ pub async fn list(
     params(("id" = Uuid, Path, description = "The incident")),
     request_body = AddCommentInput,
     responses(
-        (status = 201, body = Comment),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 201, description = "The comment as it was made", body = Comment),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn add(
     State(state): State<AppState>,

@@ -43,7 +43,7 @@ impl FromRequest<AppState> for Body {
     }
 }
 
-/// A body of JSON, or none, which says as much as an empty object.
+/// A body of JSON; none, or null, says as much as an empty object.
 pub struct OptionalBody(pub Body);
 
 impl FromRequest<AppState> for OptionalBody {
@@ -52,13 +52,15 @@ impl FromRequest<AppState> for OptionalBody {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let typed = is_json(request.headers());
         let bytes = bytes(request, state).await?;
+        let nothing = Body(Value::Object(Map::new()));
         if bytes.is_empty() {
-            return Ok(Self(Body(Value::Object(Map::new()))));
+            return Ok(Self(nothing));
         }
         if !typed {
             return Err(not_json());
         }
-        Ok(Self(Body::parse(&bytes)?))
+        let body = Body::parse(&bytes)?;
+        Ok(Self(if body.0.is_null() { nothing } else { body }))
     }
 }
 
@@ -93,6 +95,9 @@ impl Parameters {
                 Some((name, key)) => (name.to_owned(), Some(key.to_owned())),
                 None => (name.into_owned(), None),
             };
+            if key.as_ref().is_some_and(|key| key.contains(['[', ']'])) {
+                return Err(InvalidInput::new(name, "must be an object of texts, without brackets in its keys"));
+            }
             let empty = if key.is_some() { Value::Object(Map::new()) } else { Value::Array(Vec::new()) };
             let given = parameters.entry(name.clone()).or_insert(empty);
             let list = match (given, key) {
@@ -151,16 +156,18 @@ mod tests {
 
     #[test]
     fn parameters_are_lists_and_objects_of_lists() {
-        let parsed = Parameters::parse("a=1&b=x+y&a=%C3%BC&c%5Bk%5B%5D%5D=v&c[]=w&d").unwrap();
+        let parsed = Parameters::parse("a=1&b=x+y&a=%C3%BC&c%5Bk+%5D=v&c[]=w&d").unwrap();
         assert_eq!(
             Value::Object(parsed.0),
-            json!({ "a": ["1", "ü"], "b": ["x y"], "c": { "k[]": ["v"], "": ["w"] }, "d": [""] })
+            json!({ "a": ["1", "ü"], "b": ["x y"], "c": { "k ": ["v"], "": ["w"] }, "d": [""] })
         );
     }
 
     #[test]
     fn parameters_that_mean_nothing_are_refused() {
-        for (query, field) in [("a=1&a[k]=2", "a"), ("a[k]=2&a=1", "a"), ("a=%FF", "a")] {
+        for (query, field) in
+            [("a=1&a[k]=2", "a"), ("a[k][l]=1", "a"), ("a[][k]=1", "a"), ("a[k]=2&a=1", "a"), ("a=%FF", "a")]
+        {
             assert_eq!(Parameters::parse(query).err().unwrap().field, field, "{query}");
         }
     }

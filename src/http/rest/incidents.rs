@@ -100,9 +100,9 @@ fn found(id: IncidentId, incident: Option<domain::Incident>) -> Result<Json<Inci
 #[utoipa::path(get, path = "/v1/incidents", tag = "incidents", operation_id = "listIncidents",
     params(IncidentFilter, IncidentPage),
     responses(
-        (status = 200, body = Incidents, headers(("Link" = String, description = "The pages after and before this one, where there are any"))),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "A page", body = Incidents, headers(("Link" = String, description = "The pages after and before this one, where there are any"))),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Parameters) -> Result<Response, Problem> {
     let filter: IncidentFilter = parameters.take()?;
@@ -125,9 +125,9 @@ pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Param
 #[utoipa::path(get, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "getIncident",
     params(("id" = Uuid, Path, description = "The incident")),
     responses(
-        (status = 200, body = Incident),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "The incident as it now is", body = Incident),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn get(
     State(state): State<AppState>,
@@ -142,9 +142,9 @@ pub async fn get(
 #[utoipa::path(post, path = "/v1/incidents", tag = "incidents", operation_id = "createIncident",
     request_body = CreateIncidentInput,
     responses(
-        (status = 201, body = Incident, headers(("Location" = String, description = "The path of the incident"))),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 201, description = "The incident as it was made", body = Incident, headers(("Location" = String, description = "The path of the incident"))),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn create(
     State(state): State<AppState>,
@@ -166,9 +166,9 @@ pub async fn create(
     params(("id" = Uuid, Path, description = "The incident"), ExpectedVersion),
     request_body = UpdateIncidentInput,
     responses(
-        (status = 200, body = Incident),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "The incident as it now is", body = Incident),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn update(
     State(state): State<AppState>,
@@ -189,9 +189,9 @@ pub async fn update(
     params(("id" = Uuid, Path, description = "The incident")),
     request_body = Option<AcknowledgeIncidentInput>,
     responses(
-        (status = 200, body = Incident),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "The incident as it now is", body = Incident),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn acknowledge(
     State(state): State<AppState>,
@@ -210,9 +210,9 @@ pub async fn acknowledge(
     params(("id" = Uuid, Path, description = "The incident"), ExpectedVersion),
     request_body = TransitionIncidentInput,
     responses(
-        (status = 200, body = Incident),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "The incident as it now is", body = Incident),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn transition(
     State(state): State<AppState>,
@@ -231,9 +231,9 @@ pub async fn transition(
     params(("id" = Uuid, Path, description = "The incident")),
     request_body = Option<ResolveIncidentInput>,
     responses(
-        (status = 200, body = Incident),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "The incident as it now is", body = Incident),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn resolve(
     State(state): State<AppState>,
@@ -253,9 +253,9 @@ pub async fn resolve(
     params(("id" = Uuid, Path, description = "The incident")),
     request_body = AssignIncidentInput,
     responses(
-        (status = 200, body = Incident),
-        (status = "4XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = 200, description = "The incident as it now is", body = Incident),
+        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
     ))]
 pub async fn assign(
     State(state): State<AppState>,

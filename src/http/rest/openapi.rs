@@ -6,6 +6,7 @@ use axum::http::{HeaderName, header};
 use utoipa::OpenApi;
 
 use super::{alerts, comments, incidents};
+use crate::domain::IncidentOrder;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +28,8 @@ use super::{alerts, comments, incidents};
         comments::list,
         comments::add,
     ),
+    // of a parameter, which brings no schema along
+    components(schemas(IncidentOrder)),
     tags(
         (name = "alerts", description = "What sources send"),
         (name = "incidents", description = "What somebody has to respond to"),
@@ -37,15 +40,9 @@ struct Description;
 
 /// The OpenAPI 3.1 document.
 pub fn document() -> &'static str {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-        let mut description = Description::openapi();
-        // what is served by whom
-        description.info.license = None;
-        description.info.contact = None;
-        match description.to_pretty_json() {
-            Ok(document) => document,
-            Err(error) => unreachable!("a description is JSON: {error}"),
-        }
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| match Description::openapi().to_pretty_json() {
+        Ok(document) => document,
+        Err(error) => unreachable!("a description is JSON: {error}"),
     });
     &DOCUMENT
 }
