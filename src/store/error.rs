@@ -75,8 +75,8 @@ impl From<sqlx::Error> for StoreError {
             }
             ("40001" | "40P01", _) => Self::Conflict("another change came between; try again"),
             ("55P03", _) => Self::Conflict("another transaction holds the row; try again"),
-            // undefined table or schema: not migrated yet; canceled: statement_timeout
-            ("42P01" | "3F000" | "3D000" | "57014", _) => Self::Unavailable(error),
+            // undefined table, function or schema: not migrated yet; canceled: statement_timeout
+            ("42P01" | "42883" | "3F000" | "3D000" | "57014", _) => Self::Unavailable(error),
             // connection exceptions, a login that is refused, insufficient resources, operator intervention; 25006 is a
             // read-only standby
             (state, _)
