@@ -43,10 +43,6 @@ fn code(error: &Value) -> &str {
     error["extensions"]["code"].as_str().unwrap_or_else(|| panic!("{error}"))
 }
 
-async fn count(database: &TestDatabase, table: &str) -> i64 {
-    database.scalar(&format!("select count(*) from incident_manager.{table}")).await
-}
-
 #[tokio::test]
 async fn a_new_incident_has_what_was_given_and_defaults_for_the_rest() {
     let (_database, service) = start().await;
@@ -187,7 +183,7 @@ async fn what_is_not_there_is_not_found_by_mutations_and_null_to_queries() {
         let error = service.error(&format!("mutation($id: UUID!) {{ {call} }}"), json!({ "id": nobody })).await;
         assert_eq!(code(&error), "NOT_FOUND", "{call}: {error}");
     }
-    assert_eq!(count(&database, "comment").await, 0);
+    assert_eq!(database.count("comment").await, 0);
     let both =
         "query($id: UUID!) { incident(id: $id) { id } alert(id: $id) { id } alerts(incidentId: $id) { totalCount } }";
     let data = service.data(both, json!({ "id": nobody })).await;
@@ -215,7 +211,7 @@ async fn what_stands_against_another_change_is_a_conflict() {
     let query = "mutation($input: CreateIncidentInput!) { createIncident(input: $input) { id } }";
     let error = service.error(query, json!({ "input": input })).await;
     assert_eq!(code(&error), "CONFLICT", "{error}");
-    assert_eq!(count(&database, "incident").await, 2);
+    assert_eq!(database.count("incident").await, 2);
     // free again once it is over; and then it cannot be reopened beside the new one
     mutate(&service, "resolveIncident(id: $id)", &first["id"]).await;
     create(&service, input).await;
@@ -276,7 +272,7 @@ async fn an_alert_is_stored_as_it_was_sent() {
         (&total(1), &total(0), &total(0), &total(1))
     );
     assert_eq!(found["probe"]["nodes"], json!([{ "id": result["alert"]["id"] }]));
-    assert_eq!(count(&database, "alert").await, 1);
+    assert_eq!(database.count("alert").await, 1);
     service.stop().await;
 }
 

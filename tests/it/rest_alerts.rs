@@ -28,10 +28,6 @@ async fn submit(service: &Service, body: Value) -> (u16, Value) {
     service.rest(Method::POST, "/v1/alerts", body).await
 }
 
-async fn count(database: &TestDatabase, table: &str) -> i64 {
-    database.scalar(&format!("select count(*) from incident_manager.{table}")).await
-}
-
 #[tokio::test]
 async fn an_alert_is_stored_and_its_sender_hears_what_became_of_it() {
     let (database, service) = start().await;
@@ -53,7 +49,7 @@ async fn an_alert_is_stored_and_its_sender_hears_what_became_of_it() {
     assert_eq!((&repeated["status"], &repeated["incidentId"]), (&json!("IGNORED"), &opened["incidentId"]));
     let over = json!({ "source": "probe", "title": "Down", "severity": "P0", "externalId": "a-1", "firing": false });
     assert_eq!(submit(&service, over).await.1["status"], "RESOLVED");
-    assert_eq!(count(&database, "alert").await, 3);
+    assert_eq!(database.count("alert").await, 3);
     service.stop().await;
 }
 
@@ -71,11 +67,11 @@ async fn an_array_is_answered_in_its_order() {
     );
     let (status, answer) = submit(&service, json!([alert("s", "one")])).await;
     assert_eq!((status, answer.as_array().map(Vec::len)), (201, Some(1)), "an array of one is answered by an array");
-    assert_eq!(count(&database, "alert").await, 5);
+    assert_eq!(database.count("alert").await, 5);
     let thousand: Vec<_> = (0..1000).map(|number| alert("many", &format!("{}", number % 10))).collect();
     let (status, answer) = submit(&service, json!(thousand)).await;
     assert_eq!((status, answer.as_array().map(Vec::len)), (201, Some(1000)));
-    assert_eq!(count(&database, "incident").await, 13);
+    assert_eq!(database.count("incident").await, 13);
     service.stop().await;
 }
 
@@ -103,7 +99,7 @@ async fn an_array_with_one_that_cannot_be_is_refused_whole() {
         let (status, problem) = submit(&service, body).await;
         assert_eq!((status, &problem["code"], &problem["field"]), (400, &json!("BAD_USER_INPUT"), &field), "{problem}");
     }
-    assert_eq!(count(&database, "alert").await + count(&database, "incident").await, 0);
+    assert_eq!(database.count("alert").await + database.count("incident").await, 0);
     service.stop().await;
 }
 
@@ -159,7 +155,7 @@ async fn many_senders_at_a_time_share_calls_and_each_has_its_own_answer() {
     assert!(answers.iter().all(|(status, _)| status == "CREATED"), "{answers:?}");
     let ids: HashSet<String> = answers.iter().map(|(_, id)| id.to_string()).collect();
     assert_eq!(ids.len(), SENDERS);
-    assert_eq!(count(&database, "incident").await, 1 + i64::try_from(SENDERS).unwrap());
+    assert_eq!(database.count("incident").await, 1 + i64::try_from(SENDERS).unwrap());
     let calls = statements.take_all().iter().filter(|sql| sql.contains("submit_alerts(")).count();
     assert!(calls <= SENDERS / 2, "{calls} calls for {SENDERS} senders");
     service.stop().await;
@@ -184,7 +180,7 @@ async fn who_waits_for_a_row_that_another_holds_does_not_fail_the_others() {
     }
     holder.rollback().await.unwrap();
     assert_eq!(submit(&service, alert("s", "held")).await.1["status"], "DEDUPLICATED");
-    assert_eq!(count(&database, "alert").await, 30);
+    assert_eq!(database.count("alert").await, 30);
     service.stop().await;
 }
 
@@ -210,7 +206,7 @@ async fn one_that_only_the_database_refuses_does_not_fail_the_others() {
             assert_eq!((status, &told["status"]), (201, &json!("CREATED")), "{told}");
         }
     }
-    assert_eq!(count(&database, "alert").await, 28);
+    assert_eq!(database.count("alert").await, 28);
     service.stop().await;
 }
 
@@ -239,6 +235,6 @@ async fn more_alerts_than_may_wait_are_refused_at_once() {
     };
     let ((status, _), ()) = tokio::join!(waiting, refused);
     assert_eq!(status, 201);
-    assert_eq!(count(&database, "alert").await, 1000);
+    assert_eq!(database.count("alert").await, 1000);
     service.stop().await;
 }

@@ -88,6 +88,20 @@ impl TestDatabase {
         (error.code().unwrap_or_default().into_owned(), error.constraint().unwrap_or_default().to_owned())
     }
 
+    /// How many rows one of our tables has.
+    pub async fn count(&self, table: &str) -> i64 {
+        self.scalar(&format!("select count(*) from incident_manager.{table}")).await
+    }
+
+    /// How many incidents, alerts, comments and events to come there are.
+    pub async fn stored(&self) -> i64 {
+        let mut rows = 0;
+        for table in ["incident", "alert", "comment", "event_outbox"] {
+            rows += self.count(table).await;
+        }
+        rows
+    }
+
     /// The one value that a statement returns.
     pub async fn scalar<T>(&self, sql: &str) -> T
     where
