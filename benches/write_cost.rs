@@ -17,7 +17,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use incident_manager::embedded::{self, Embedded, Options};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, SqlSafeStr};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
@@ -277,7 +277,7 @@ impl Databases {
         PgConnectOptions::from_str(&self.url(database)).unwrap().connect().await.unwrap()
     }
 
-    async fn administer(&self, statement: &'static str) {
+    async fn administer(&self, statement: impl SqlSafeStr + Send) {
         let mut connection = self.superuser.connect().await.unwrap();
         connection.execute(statement).await.unwrap();
         connection.close().await.unwrap();
@@ -285,17 +285,15 @@ impl Databases {
 
     /// Whoever flushes the log waits first, whether others commit or not: what a naive notification's lock is held for.
     async fn slow_flush(&self) {
-        let delay = format!("alter system set commit_delay = {SLOW_FLUSH_MICROSECONDS}");
-        let mut connection = self.superuser.connect().await.unwrap();
-        connection.execute(AssertSqlSafe(delay)).await.unwrap();
-        connection.execute("alter system set commit_siblings = 0").await.unwrap();
-        connection.execute("select pg_reload_conf()").await.unwrap();
+        self.administer(AssertSqlSafe(format!("alter system set commit_delay = {SLOW_FLUSH_MICROSECONDS}"))).await;
+        self.administer("alter system set commit_siblings = 0").await;
+        self.administer("select pg_reload_conf()").await;
     }
 
     async fn fast_flush(&self) {
-        let mut connection = self.superuser.connect().await.unwrap();
-        connection.execute("alter system reset all").await.unwrap();
-        connection.execute("select pg_reload_conf()").await.unwrap();
+        self.administer("alter system reset commit_delay").await;
+        self.administer("alter system reset commit_siblings").await;
+        self.administer("select pg_reload_conf()").await;
     }
 
     /// So that none comes in the middle of a measurement.
