@@ -35,8 +35,8 @@ pub enum ServerError {
     Shutdown(#[from] LifecycleError),
 }
 
-/// Serves until the lifecycle asks for a shutdown, then drains. The database may be away, now and later: the service answers, says
-/// so, and goes on when it is back.
+/// Serves until the lifecycle asks for a shutdown, then drains. The database may be away, now and later: the service answers,
+/// says so, and goes on when it is back.
 pub async fn run(
     config: ServeConfig,
     database: &DatabaseUrl,

@@ -2,7 +2,6 @@
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::SecondsFormat;
-
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 

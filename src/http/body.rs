@@ -1,4 +1,4 @@
-//! The time that a request's body may take.
+//! What a request's body may take: time, and bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::BoxError;
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -34,6 +35,15 @@ pub async fn in_time(State(state): State<AppState>, request: Request, next: Next
     } else {
         response
     }
+}
+
+/// Why a body was not read: with which status, and for people. `max` is the bytes that it may have.
+pub fn unread(rejection: &BytesRejection, max: usize) -> (StatusCode, String) {
+    let detail = match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {max} bytes"),
+        _ => rejection.body_text(),
+    };
+    (rejection.status(), detail)
 }
 
 struct InTime {

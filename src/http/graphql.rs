@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
 use super::accept::{self, Accept};
-use super::json;
+use super::{body, json};
 use crate::graphql::{Code, Gateway, OperationType, Refusal, is_request_error};
 
 const JSON: &str = "application/json";
@@ -25,10 +25,10 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
     }
     let body = match body {
         Ok(body) => body,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {} bytes", state.max_body));
+        Err(rejection) => {
+            let (status, detail) = body::unread(&rejection, state.max_body);
+            return refuse(status, &detail);
         }
-        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     match parse_body(&body) {
         Ok(request) => answer(&state, accept, request).await,

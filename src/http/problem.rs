@@ -1,12 +1,15 @@
 //! Problem details (RFC 9457), with the members that our errors have everywhere.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as Described, ResponseBuilder, ResponsesBuilder};
+use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use super::AppState;
@@ -83,6 +86,21 @@ macro_rules! problems {
 }
 
 problems!(StoreError, IntakeError, InvalidInput, PageError, NotFound);
+
+/// What every operation that can fail says in its description.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        let described = |description: &str| {
+            let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(Body::name()))).build();
+            ResponseBuilder::new().description(description).content(MEDIA_TYPE, body)
+        };
+        ResponsesBuilder::new()
+            .response("4XX", described("Refused: the request is at fault, or stands against what is there"))
+            .response("5XX", described("Not done: the service is at fault, or its database away"))
+            .build()
+            .into()
+    }
+}
 
 /// The status of a code that no transport has another for.
 const fn status_of(code: Code) -> StatusCode {

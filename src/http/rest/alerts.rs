@@ -16,7 +16,7 @@ use crate::auth::Viewer;
 use crate::domain::{InvalidInput, NewAlert, limits};
 use crate::graphql::SubmitAlertInput;
 use crate::http::AppState;
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 
 /// The schema of a body: one alert, or a list of them. Which of the two it is shows before it is read.
 pub struct Alerts;
@@ -48,8 +48,7 @@ impl ToSchema for Alerts {
     request_body = Alerts,
     responses(
         (status = 201, description = "What became of each", body = AlertResults),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn submit(
     State(state): State<AppState>,

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -15,7 +15,7 @@ use crate::auth::Viewer;
 use crate::domain::{self, ListTag, NestedPage, NewComment, Page};
 use crate::graphql::NotFound;
 use crate::http::AppState;
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 
 /// Which page of an incident's comments.
 #[derive(Deserialize, IntoParams)]
@@ -40,11 +40,10 @@ pub struct AddCommentInput {
 ///
 /// Oldest first.
 #[utoipa::path(get, path = "/v1/incidents/{id}/comments", tag = "comments", operation_id = "listComments",
-    params(("id" = Uuid, Path, description = "The incident"), CommentPage),
+    params(PathId, CommentPage),
     responses(
         (status = 200, description = "A page", body = Comments, headers(("Link" = String, description = "The page after this one, where there is one"))),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn list(
     State(state): State<AppState>,
@@ -64,21 +63,18 @@ pub async fn list(
     let link = links(&uri, asked.size, &page_info, false);
     let Page { items, .. } = page;
     let comments = items.into_iter().map(Comment::from).collect();
-    let mut response = Json(Comments { comments, page_info }).into_response();
-    response.headers_mut().extend(link);
-    Ok(response)
+    Ok((AppendHeaders(link), Json(Comments { comments, page_info })).into_response())
 }
 
 /// Adds a comment to an incident
 ///
 /// Also to a closed one.
 #[utoipa::path(post, path = "/v1/incidents/{id}/comments", tag = "comments", operation_id = "addComment",
-    params(("id" = Uuid, Path, description = "The incident")),
+    params(PathId),
     request_body = AddCommentInput,
     responses(
         (status = 201, description = "The comment as it was made", body = Comment),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn add(
     State(state): State<AppState>,

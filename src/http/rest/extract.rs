@@ -1,6 +1,5 @@
 //! What handlers take out of a request: each says what is wrong with it as a problem that names the place.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -8,12 +7,14 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::read::{from_json, from_parameters};
 use crate::domain::{IncidentId, InvalidInput};
 use crate::graphql::{Code, Refusal};
 use crate::http::AppState;
+use crate::http::body;
 use crate::http::graphql::is_json;
 use crate::http::json;
 use crate::http::problem::Problem;
@@ -70,12 +71,9 @@ fn not_json() -> Problem {
 }
 
 async fn bytes(request: Request, state: &AppState) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
-        let detail = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {} bytes", state.max_body),
-            _ => rejection.body_text(),
-        };
-        Problem::new(rejection.status(), Code::BadUserInput, detail)
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        let (status, detail) = body::unread(&rejection, state.max_body);
+        Problem::new(status, Code::BadUserInput, detail)
     })
 }
 
@@ -135,7 +133,13 @@ impl FromRequestParts<AppState> for Parameters {
 }
 
 /// The incident that a path names.
-pub struct PathId(pub IncidentId);
+#[derive(IntoParams)]
+#[into_params(names("id"), parameter_in = Path)]
+pub struct PathId(
+    /// The incident
+    #[param(value_type = Uuid)]
+    pub IncidentId,
+);
 
 impl FromRequestParts<AppState> for PathId {
     type Rejection = Problem;

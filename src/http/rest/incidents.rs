@@ -3,7 +3,7 @@
 use async_graphql::MaybeUndefined;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +17,7 @@ use crate::domain::{
 };
 use crate::graphql::{CreateIncidentInput, IncidentFilter, NotFound, UpdateIncidentInput};
 use crate::http::AppState;
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 
 /// Items of a page where neither `first` nor `last` is given.
 pub const DEFAULT_PAGE: u32 = 20;
@@ -101,8 +101,7 @@ fn found(id: IncidentId, incident: Option<domain::Incident>) -> Result<Json<Inci
     params(IncidentFilter, IncidentPage),
     responses(
         (status = 200, description = "A page", body = Incidents, headers(("Link" = String, description = "The pages after and before this one, where there are any"))),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Parameters) -> Result<Response, Problem> {
     let filter: IncidentFilter = parameters.take()?;
@@ -116,18 +115,15 @@ pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Param
     let page_info = PageInfo::of(&found, |incident| incident.key(tag).encode());
     let link = links(&uri, request.size, &page_info, true);
     let incidents = found.items.into_iter().map(Incident::from).collect();
-    let mut response = Json(Incidents { incidents, page_info }).into_response();
-    response.headers_mut().extend(link);
-    Ok(response)
+    Ok((AppendHeaders(link), Json(Incidents { incidents, page_info })).into_response())
 }
 
 /// Reads an incident
 #[utoipa::path(get, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "getIncident",
-    params(("id" = Uuid, Path, description = "The incident")),
+    params(PathId),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn get(
     State(state): State<AppState>,
@@ -143,8 +139,7 @@ pub async fn get(
     request_body = CreateIncidentInput,
     responses(
         (status = 201, description = "The incident as it was made", body = Incident, headers(("Location" = String, description = "The path of the incident"))),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn create(
     State(state): State<AppState>,
@@ -163,12 +158,11 @@ pub async fn create(
 ///
 /// What is left out stays as it is.
 #[utoipa::path(patch, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "updateIncident",
-    params(("id" = Uuid, Path, description = "The incident"), ExpectedVersion),
+    params(PathId, ExpectedVersion),
     request_body = UpdateIncidentInput,
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn update(
     State(state): State<AppState>,
@@ -186,12 +180,11 @@ pub async fn update(
 ///
 /// DETECTED to TRIAGED; acknowledging twice changes nothing.
 #[utoipa::path(post, path = "/v1/incidents/{id}/acknowledge", tag = "incidents", operation_id = "acknowledgeIncident",
-    params(("id" = Uuid, Path, description = "The incident")),
+    params(PathId),
     request_body = Option<AcknowledgeIncidentInput>,
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn acknowledge(
     State(state): State<AppState>,
@@ -207,12 +200,11 @@ pub async fn acknowledge(
 
 /// Moves an incident to a state
 #[utoipa::path(post, path = "/v1/incidents/{id}/transition", tag = "incidents", operation_id = "transitionIncident",
-    params(("id" = Uuid, Path, description = "The incident"), ExpectedVersion),
+    params(PathId, ExpectedVersion),
     request_body = TransitionIncidentInput,
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn transition(
     State(state): State<AppState>,
@@ -228,12 +220,11 @@ pub async fn transition(
 
 /// Resolves an incident
 #[utoipa::path(post, path = "/v1/incidents/{id}/resolve", tag = "incidents", operation_id = "resolveIncident",
-    params(("id" = Uuid, Path, description = "The incident")),
+    params(PathId),
     request_body = Option<ResolveIncidentInput>,
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn resolve(
     State(state): State<AppState>,
@@ -250,12 +241,11 @@ pub async fn resolve(
 
 /// Gives an incident to somebody, or to nobody
 #[utoipa::path(post, path = "/v1/incidents/{id}/assign", tag = "incidents", operation_id = "assignIncident",
-    params(("id" = Uuid, Path, description = "The incident")),
+    params(PathId),
     request_body = AssignIncidentInput,
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
-        (status = "4XX", description = "Refused: the request is at fault, or stands against what is there", body = problem::Body, content_type = problem::MEDIA_TYPE),
-        (status = "5XX", description = "Not done: the service is at fault, or its database away", body = problem::Body, content_type = problem::MEDIA_TYPE),
+        Problem,
     ))]
 pub async fn assign(
     State(state): State<AppState>,

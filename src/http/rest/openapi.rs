@@ -7,6 +7,7 @@ use utoipa::OpenApi;
 
 use super::{alerts, comments, incidents};
 use crate::domain::IncidentOrder;
+use crate::http::problem;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,8 +29,8 @@ use crate::domain::IncidentOrder;
         comments::list,
         comments::add,
     ),
-    // of a parameter, which brings no schema along
-    components(schemas(IncidentOrder)),
+    // a parameter and a problem bring no schema along
+    components(schemas(IncidentOrder, problem::Body)),
     tags(
         (name = "alerts", description = "What sources send"),
         (name = "incidents", description = "What somebody has to respond to"),
