@@ -10,9 +10,10 @@ use axum::Router;
 use axum::routing::get_service;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use incident_manager::auth::Viewer;
 use incident_manager::clock::Clock;
 use incident_manager::config::{Command, DatabaseUrl, parse};
-use incident_manager::domain::Event;
+use incident_manager::domain::{Access, Event};
 use incident_manager::events::{self, Delivery, EventSlot};
 use incident_manager::graphql::Gateway;
 use incident_manager::lifecycle::Lifecycle;
@@ -31,28 +32,28 @@ struct Stock {
 
 impl Executor for Stock {
     async fn execute(&self, request: Request) -> Response {
-        self.gateway.execute(request).await
+        self.gateway.execute(request, Viewer::anonymous()).await
     }
 
     fn execute_stream(&self, request: Request, _: Option<Arc<Data>>) -> BoxStream<'static, Response> {
         let slot = EventSlot::default();
-        let responses = self.gateway.open_subscription(request, slot.clone());
+        let responses = self.gateway.open_subscription(request, Access::all(), slot.clone());
         let events = self.events.subscribe();
         futures::stream::unfold((slot, responses, events), |(slot, mut responses, mut events)| async move {
             // the resolver runs and says what it filters for
-            if slot.filter().is_none() {
+            if slot.interest().is_none() {
                 let opened = futures::future::poll_fn(|context| {
                     let polled = responses.poll_next_unpin(context);
-                    if slot.filter().is_some() { std::task::Poll::Ready(None) } else { polled }
+                    if slot.interest().is_some() { std::task::Poll::Ready(None) } else { polled }
                 });
                 if let Some(refused) = opened.await {
                     return Some((refused, (slot, responses, events)));
                 }
             }
-            let filter = slot.filter()?;
+            let interest = slot.interest()?;
             loop {
                 let event = events.recv().await.ok()?;
-                if filter.matches(&event) {
+                if interest.matches(&event) {
                     slot.put(Delivery::Event(event));
                     let response = responses.next().await?;
                     return Some((response, (slot, responses, events)));

@@ -67,6 +67,14 @@ impl Event {
         Cursor { epoch: self.epoch, position: self.position, logged_at: self.logged_at }
     }
 
+    /// Whose incident or alert it is about.
+    pub fn source(&self) -> &str {
+        match &self.change {
+            Change::Incident(change) => &change.incident.source,
+            Change::Alert(alert) => &alert.source,
+        }
+    }
+
     /// An estimate of the memory that this event holds, in bytes.
     pub fn size(&self) -> usize {
         const FIXED: usize = 1024;

@@ -1,6 +1,7 @@
 //! Pure types and rules: what an incident, an alert and an event are, which events a subscription asks for, what a cursor
 //! means. No async, no SQL, no clock.
 
+mod access;
 mod alert;
 mod comment;
 mod cursor;
@@ -9,12 +10,14 @@ mod filter;
 mod ids;
 mod incident;
 mod input;
+mod interest;
 mod page;
 mod playbook;
 mod relation;
 mod timeline;
 mod wire;
 
+pub use access::{Access, Permission, Permissions, Role, Scope};
 pub use alert::{Alert, AlertFilter, AlertStatus, NewAlert, SubmittedAlert};
 pub use comment::{Comment, NewComment};
 pub use cursor::{Cursor, CursorError, StreamPosition};
@@ -28,6 +31,7 @@ pub use incident::{
 pub use input::{
     InvalidInput, JsonObject, instant, limits, object, optional_text, string_map, text, text_bytes, text_list,
 };
+pub use interest::Interest;
 pub use page::{Keyset, ListTag, NestedPage, Page, PageError, PageRequest, Seek};
 pub use playbook::{NewPlaybook, Playbook, PlaybookStep};
 pub use relation::{IncidentPair, RelatedIncident, RelationReason};

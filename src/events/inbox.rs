@@ -6,14 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::slot::Delivery;
-use crate::domain::{Cursor, Event, Filter, Position};
+use crate::domain::{Cursor, Event, Interest, Position};
 
 /// Wakes a feed. Called with no lock of ours held but the hub's: must not block, and must not come back.
 pub type Ring = Box<dyn Fn() + Send + Sync>;
 
-/// Events that match a feed's filter and have not been executed yet; bounded, and what does not fit is told and not lost.
+/// Events that a feed asks for and that have not been executed yet; bounded, and what does not fit is told and not lost.
 pub struct Inbox {
-    filter: Filter,
+    interest: Interest,
     bound: usize,
     ring: Ring,
     queue: Mutex<Queue>,
@@ -41,18 +41,18 @@ pub enum Item {
 
 impl std::fmt::Debug for Inbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inbox").field("filter", &self.filter).finish_non_exhaustive()
+        f.debug_struct("Inbox").field("interest", &self.interest).finish_non_exhaustive()
     }
 }
 
 impl Inbox {
     /// `bound`: events that may wait.
-    pub fn new(filter: Filter, bound: usize, ring: Ring) -> Self {
-        Self { filter, bound, ring, queue: Mutex::default() }
+    pub fn new(interest: Interest, bound: usize, ring: Ring) -> Self {
+        Self { interest, bound, ring, queue: Mutex::default() }
     }
 
-    pub fn filter(&self) -> &Filter {
-        &self.filter
+    pub fn interest(&self) -> &Interest {
+        &self.interest
     }
 
     pub(super) fn put(&self, event: &Arc<Event>) {

@@ -5,15 +5,16 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::inbox::Inbox;
-use crate::domain::{Change, Event, Filter, IncidentId, Position, Severity};
+use crate::domain::{Change, Event, Filter, IncidentId, Interest, Position, Severity};
 
-/// Where an inbox is looked for: by the narrowest of what its filter names.
+/// Where an inbox is looked for: by the narrowest of what its filter and its scope name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Incident(IncidentId),
     Severity(Severity),
+    IncidentOf(String),
     AnyIncident,
-    Source(String),
+    AlertOf(String),
     AnyAlert,
 }
 
@@ -31,10 +32,20 @@ fn address(inbox: &Arc<Inbox>) -> usize {
 }
 
 /// The keys of which an event that matches has at least one.
-fn keys(filter: &Filter) -> Vec<Key> {
-    match filter {
+fn keys(interest: &Interest) -> Vec<Key> {
+    let scope = interest.scope.sources();
+    match &interest.filter {
         Filter::IncidentUpdates { incident_ids: Some(ids), .. } => ids.iter().copied().map(Key::Incident).collect(),
         Filter::StateChanges { incident_id: Some(id) } => vec![Key::Incident(*id)],
+        Filter::Alerts { sources: Some(sources) } => {
+            let visible = sources.iter().filter(|source| interest.scope.contains(source));
+            visible.cloned().map(Key::AlertOf).collect()
+        }
+        Filter::Alerts { sources: None } => match scope {
+            Some(sources) => sources.iter().cloned().map(Key::AlertOf).collect(),
+            None => vec![Key::AnyAlert],
+        },
+        _ if let Some(sources) = scope => sources.iter().cloned().map(Key::IncidentOf).collect(),
         Filter::IncidentUpdates { severities: Some(severities), .. }
         | Filter::NewIncidents { severities: Some(severities) } => {
             severities.iter().copied().map(Key::Severity).collect()
@@ -43,22 +54,20 @@ fn keys(filter: &Filter) -> Vec<Key> {
         Filter::IncidentUpdates { .. } | Filter::NewIncidents { .. } | Filter::StateChanges { .. } => {
             vec![Key::AnyIncident]
         }
-        Filter::Alerts { sources: Some(sources) } => sources.iter().cloned().map(Key::Source).collect(),
-        Filter::Alerts { sources: None } => vec![Key::AnyAlert],
     }
 }
 
 impl Index {
     pub(super) fn insert(&mut self, inbox: &Arc<Inbox>) {
         self.all.insert(address(inbox), Arc::clone(inbox));
-        for key in keys(inbox.filter()) {
+        for key in keys(inbox.interest()) {
             self.buckets.entry(key).or_default().push(Arc::clone(inbox));
         }
     }
 
     pub(super) fn remove(&mut self, inbox: &Arc<Inbox>) {
         self.all.remove(&address(inbox));
-        for key in keys(inbox.filter()) {
+        for key in keys(inbox.interest()) {
             if let Entry::Occupied(mut bucket) = self.buckets.entry(key) {
                 bucket.get_mut().retain(|other| !Arc::ptr_eq(other, inbox));
                 if bucket.get().is_empty() {
@@ -70,7 +79,7 @@ impl Index {
         }
     }
 
-    /// Puts an event into every inbox whose filter it matches, once.
+    /// Puts an event into every inbox that asks for it, once.
     pub(super) fn dispatch(&self, event: &Arc<Event>) {
         match &event.change {
             Change::Incident(change) => {
@@ -79,10 +88,11 @@ impl Index {
                 if let Some(old) = change.old_severity.filter(|old| *old != change.incident.severity) {
                     self.offer(&Key::Severity(old), event);
                 }
+                self.offer(&Key::IncidentOf(change.incident.source.clone()), event);
                 self.offer(&Key::AnyIncident, event);
             }
             Change::Alert(alert) => {
-                self.offer(&Key::Source(alert.source.clone()), event);
+                self.offer(&Key::AlertOf(alert.source.clone()), event);
                 self.offer(&Key::AnyAlert, event);
             }
         }
@@ -97,7 +107,7 @@ impl Index {
 
     fn offer(&self, key: &Key, event: &Arc<Event>) {
         for inbox in self.buckets.get(key).into_iter().flatten() {
-            if inbox.filter().matches(event) {
+            if inbox.interest().matches(event) {
                 inbox.put(event);
             }
         }

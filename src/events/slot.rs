@@ -7,12 +7,12 @@ use std::task::{Context, Poll, Waker};
 use futures::Stream;
 use parking_lot::Mutex;
 
-use crate::domain::{Cursor, Event, Filter};
+use crate::domain::{Cursor, Event, Interest};
 
 /// What a subscription's resolver gets.
 #[derive(Debug, Clone)]
 pub enum Delivery {
-    /// An event that the filter matches.
+    /// An event that is asked for.
     Event(Arc<Event>),
     /// Nothing of that has happened up to this cursor.
     Heartbeat(Cursor),
@@ -34,7 +34,7 @@ pub struct EventSlot(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    filter: Mutex<Option<Filter>>,
+    interest: Mutex<Option<Interest>>,
     slot: Mutex<Slot>,
 }
 
@@ -50,19 +50,19 @@ struct Slot {
 pub struct SecondRootField;
 
 impl EventSlot {
-    /// Called by the resolver, once: what it filters for.
-    pub fn open(&self, filter: Filter) -> Result<Deliveries, SecondRootField> {
-        let mut wanted = self.0.filter.lock();
+    /// Called by the resolver, once: what it filters for, under which scope.
+    pub fn open(&self, interest: Interest) -> Result<Deliveries, SecondRootField> {
+        let mut wanted = self.0.interest.lock();
         if wanted.is_some() {
             return Err(SecondRootField);
         }
-        *wanted = Some(filter);
+        *wanted = Some(interest);
         Ok(Deliveries(Arc::clone(&self.0)))
     }
 
     /// What the resolver has asked for, once it has.
-    pub fn filter(&self) -> Option<Filter> {
-        self.0.filter.lock().clone()
+    pub fn interest(&self) -> Option<Interest> {
+        self.0.interest.lock().clone()
     }
 
     /// Hands the next delivery over. The stream polls its source only when the waker that it left is woken.

@@ -14,6 +14,7 @@ use super::turns::{Loads, Turns};
 use super::{IncidentSchema, schema, size, stream};
 use crate::auth::Viewer;
 use crate::clock::Clock;
+use crate::domain::Access;
 use crate::events::EventSlot;
 use crate::store::{Intake, Store};
 
@@ -51,27 +52,32 @@ impl Gateway {
         named_operation(document, name.as_deref()).map(|operation| operation.ty)
     }
 
-    /// Opens a subscription's stream, fed through a slot. Nothing of who asks is in its data: many may share it.
-    pub fn open_subscription(&self, mut request: Request, slot: EventSlot) -> BoxStream<'static, Response> {
+    /// Opens a subscription's stream, fed through a slot. Of who asks only the access is in its data: many may share it.
+    pub fn open_subscription(
+        &self,
+        mut request: Request,
+        access: Access,
+        slot: EventSlot,
+    ) -> BoxStream<'static, Response> {
         if let Err(refused) = self.parse(&mut request) {
             return futures::stream::iter([*refused]).boxed();
         }
         let clock = self.clock.clone();
-        let (request, turns) = self.with_loaders(request.data(self.clock.clone()).data(slot));
+        let (request, turns) = self.with_loaders(request.data(access).data(self.clock.clone()).data(slot));
         turns.stream(self.schema.execute_stream(request).boxed()).map(move |response| finish(response, &clock)).boxed()
     }
 
-    /// Executes a query or a mutation.
-    pub async fn execute(&self, mut request: Request) -> Response {
+    /// Executes a query or a mutation on behalf of a viewer.
+    pub async fn execute(&self, mut request: Request, viewer: Viewer) -> Response {
         if let Err(refused) = self.parse(&mut request) {
             return *refused;
         }
-        let (request, turns) = self.with_loaders(self.prepare(request).await);
+        let (request, turns) = self.with_loaders(self.prepare(request, viewer).await);
         finish(turns.run(self.schema.execute(request)).await, &self.clock)
     }
 
-    /// Data of one operation; whoever asks is anonymous while authentication is off.
-    async fn prepare(&self, mut request: Request) -> Request {
+    /// Data of one operation.
+    async fn prepare(&self, mut request: Request, viewer: Viewer) -> Request {
         let name = request.operation_name.clone();
         let selects_position = request.parsed_query().is_ok_and(|document| {
             named_operation(document, name.as_deref()).is_some_and(|named| stream::is_selected(document, named))
@@ -79,7 +85,7 @@ impl Gateway {
         if selects_position {
             request = request.data(stream::Position(self.store.stream_position().await.map_err(Arc::new)));
         }
-        request.data(Viewer::anonymous()).data(self.clock.clone())
+        request.data(viewer.access.clone()).data(viewer).data(self.clock.clone())
     }
 
     /// An operation has loaders of its own, whose loads run in turn with it.

@@ -13,7 +13,8 @@ use super::incident::Incident;
 use super::scalar::{DateTime, Id};
 use crate::clock::Clock;
 use crate::domain::{
-    Change, Cursor, Event, Filter, IncidentChange, IncidentId, IncidentState, Severity, Timestamp, UpdateType,
+    Access, Change, Cursor, Event, Filter, IncidentChange, IncidentId, IncidentState, Interest, Severity, Timestamp,
+    UpdateType,
 };
 use crate::events::{Delivery, EventSlot};
 
@@ -25,13 +26,14 @@ fn set<T: Ord>(list: Option<Vec<T>>) -> Option<std::collections::BTreeSet<T>> {
     list.map(|list| list.into_iter().collect())
 }
 
-/// Opens the operation's stream of what `filter` matches.
+/// Opens the operation's stream of what `filter` matches and may be seen.
 fn open<T>(
     context: &Context<'_>,
     filter: Filter,
     view: impl Fn(Delivery) -> Result<T> + Send,
 ) -> Result<impl Stream<Item = Result<T>>> {
-    Ok(context.data::<EventSlot>()?.open(filter)?.map(view))
+    let scope = context.data::<Access>()?.scope.clone();
+    Ok(context.data::<EventSlot>()?.open(Interest { filter, scope })?.map(view))
 }
 
 /// The incident of a delivery to a subscription that gets incidents only.

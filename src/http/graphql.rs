@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use async_graphql::{Request, Response as GraphqlResponse, Variables};
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
@@ -12,12 +13,18 @@ use axum::response::{IntoResponse as _, Response};
 use super::AppState;
 use super::accept::{self, Accept};
 use super::{body, json};
+use crate::auth::Viewer;
 use crate::graphql::{Code, Gateway, OperationType, Refusal, is_request_error};
 
 const JSON: &str = "application/json";
 
 /// Queries and mutations.
-pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+pub async fn post(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let Some(accept) = Accept::negotiate(&headers) else { return accept::not_acceptable() };
     let refuse = |status, message: &str| refuse(&state, accept, status, message);
     if !is_json(&headers) {
@@ -31,7 +38,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
         }
     };
     match parse_body(&body) {
-        Ok(request) => answer(&state, accept, request).await,
+        Ok(request) => answer(&state, accept, viewer, request).await,
         Err(refusal) => answer_refusal(&state, accept, StatusCode::BAD_REQUEST, refusal),
     }
 }
@@ -39,6 +46,7 @@ pub async fn post(State(state): State<AppState>, headers: HeaderMap, body: Resul
 /// Queries alone.
 pub async fn get(
     State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
@@ -50,7 +58,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            answer(&state, accept, request).await
+            answer(&state, accept, viewer, request).await
         }
         Err(refusal) => answer_refusal(&state, accept, StatusCode::BAD_REQUEST, refusal),
     }
@@ -68,8 +76,8 @@ fn bad_input(message: impl Into<String>) -> Refusal {
     Refusal::new(Code::BadUserInput, message)
 }
 
-async fn answer(state: &AppState, accept: Accept, request: Request) -> Response {
-    let response = state.live.gateway().execute(request).await;
+async fn answer(state: &AppState, accept: Accept, viewer: Viewer, request: Request) -> Response {
+    let response = state.live.gateway().execute(request, viewer).await;
     let failed = accept == Accept::GraphqlResponse && is_request_error(&response);
     let status = if failed { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     (status, accept.content_type(), json_of(&response)).into_response()

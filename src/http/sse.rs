@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_graphql::Request;
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, Query, State};
@@ -24,6 +25,7 @@ use super::accept::takes_event_stream;
 use super::admission::Admitted;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
+use crate::auth::Viewer;
 use crate::graphql::{Code, Gateway, OperationType};
 use crate::live::{Frame, Live, Subscriber, response_json};
 
@@ -33,6 +35,7 @@ const CHUNK_RESULTS: usize = 64;
 pub async fn post(
     State(state): State<AppState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(viewer): Extension<Viewer>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -41,7 +44,7 @@ pub async fn post(
     }
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
-            Ok(request) => stream(state, peer, &headers, request).await,
+            Ok(request) => stream(state, peer, viewer, &headers, request).await,
             Err(refusal) => Problem::from(refusal).into_response(),
         },
         Err((status, detail)) => refuse(status, detail),
@@ -52,6 +55,7 @@ pub async fn post(
 pub async fn get(
     State(state): State<AppState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(viewer): Extension<Viewer>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
@@ -61,7 +65,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            stream(state, peer, &headers, request).await
+            stream(state, peer, viewer, &headers, request).await
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
@@ -71,7 +75,13 @@ fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
     Problem::new(status, Code::BadUserInput, detail).into_response()
 }
 
-async fn stream(state: AppState, peer: SocketAddr, headers: &HeaderMap, mut request: Request) -> Response {
+async fn stream(
+    state: AppState,
+    peer: SocketAddr,
+    viewer: Viewer,
+    headers: &HeaderMap,
+    mut request: Request,
+) -> Response {
     if !takes_event_stream(headers) {
         return refuse(StatusCode::NOT_ACCEPTABLE, "responses are text/event-stream");
     }
@@ -82,13 +92,13 @@ async fn stream(state: AppState, peer: SocketAddr, headers: &HeaderMap, mut requ
     let live = Arc::clone(&state.live);
     let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
         // before the response begins, so that a client which has its head misses nothing
-        match live.subscribe(request).await {
+        match live.subscribe(request, &viewer.access).await {
             Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
             // told in the stream: of another answer an EventSource would see no more than that there was one
             Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
         }
     } else {
-        Running::Execution(Box::pin(async move { response_json(&live.gateway().execute(request).await) }))
+        Running::Execution(Box::pin(async move { response_json(&live.gateway().execute(request, viewer).await) }))
     };
     let interval = state.session.ping_interval;
     let events = Events {

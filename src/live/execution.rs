@@ -7,7 +7,7 @@ use async_graphql::{Request, Response};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::domain::Filter;
+use crate::domain::{Access, Interest};
 use crate::events::{Delivery, EventSlot};
 use crate::graphql::Gateway;
 
@@ -36,16 +36,16 @@ pub struct Broken;
 
 impl Execution {
     /// Parses, validates and runs the resolver, which says what it filters for. A request error is `Err`.
-    pub async fn open(gateway: &Gateway, request: Request) -> Result<(Self, Filter), NotOpened> {
+    pub async fn open(gateway: &Gateway, request: Request, access: &Access) -> Result<(Self, Interest), NotOpened> {
         let slot = EventSlot::default();
-        let mut stream = gateway.open_subscription(request, slot.clone());
-        let filter = poll_fn(|context| match stream.poll_next_unpin(context) {
+        let mut stream = gateway.open_subscription(request, access.clone(), slot.clone());
+        let interest = poll_fn(|context| match stream.poll_next_unpin(context) {
             Poll::Ready(Some(response)) => Poll::Ready(Err(NotOpened::Refused(Box::new(response)))),
             Poll::Ready(None) => Poll::Ready(Err(NotOpened::NoField)),
-            Poll::Pending => slot.filter().map_or(Poll::Pending, |filter| Poll::Ready(Ok(filter))),
+            Poll::Pending => slot.interest().map_or(Poll::Pending, |interest| Poll::Ready(Ok(interest))),
         })
         .await?;
-        Ok((Self { stream, slot, busy: false, awaited: false }, filter))
+        Ok((Self { stream, slot, busy: false, awaited: false }, interest))
     }
 
     /// The one response for this delivery.

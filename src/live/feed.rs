@@ -16,22 +16,34 @@ use super::execution::{Execution, NotOpened};
 use super::payload::errors_json;
 use super::runner;
 use super::{Limits, Live};
-use crate::domain::{Cursor, Position};
+use crate::domain::{Access, Cursor, Position};
 use crate::events::{Hub, Inbox};
 
 /// What makes two subscriptions the same; cheap to copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key(Arc<Canonical>);
+pub struct Key(Arc<Asked>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    subscription: Canonical,
+    /// Of a viewer there is nothing else in a feed.
+    access: Access,
+}
 
 impl Key {
-    pub fn new(canonical: Canonical) -> Self {
-        Self(Arc::new(canonical))
+    pub fn new(subscription: Canonical, access: Access) -> Self {
+        Self(Arc::new(Asked { subscription, access }))
     }
 
     /// The subscription, to be executed.
     pub fn request(&self) -> Request {
-        let variables = serde_json::from_str(&self.0.variables).unwrap_or_default();
-        Request::new(self.0.document.as_str()).variables(Variables::from_json(variables))
+        let variables = serde_json::from_str(&self.0.subscription.variables).unwrap_or_default();
+        Request::new(self.0.subscription.document.as_str()).variables(Variables::from_json(variables))
+    }
+
+    /// Under which it is executed.
+    pub fn access(&self) -> &Access {
+        &self.0.access
     }
 }
 
@@ -80,7 +92,7 @@ pub struct Feed {
 impl Feed {
     /// Opens an execution, which says what is asked for, and begins at the hub's position. `None` while there is none.
     pub async fn open(live: &Arc<Live>, key: Key) -> Result<Option<Arc<Self>>, NotOpened> {
-        let (execution, filter) = Execution::open(&live.gateway, key.request()).await?;
+        let (execution, interest) = Execution::open(&live.gateway, key.request(), key.access()).await?;
         let running = Arc::new(AtomicBool::new(false));
         let feed = Arc::new_cyclic(|feed: &Weak<Self>| {
             let (me, is_running, lifecycle) = (feed.clone(), Arc::clone(&running), live.lifecycle.clone());
@@ -97,7 +109,7 @@ impl Feed {
             };
             Self {
                 key,
-                inbox: Arc::new(Inbox::new(filter, live.limits.inbox, Box::new(ring))),
+                inbox: Arc::new(Inbox::new(interest, live.limits.inbox, Box::new(ring))),
                 state: Mutex::new(State {
                     floor: Position::default(),
                     ring: VecDeque::new(),

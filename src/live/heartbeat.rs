@@ -41,7 +41,7 @@ impl Heartbeats {
 
     /// A feed without HEARTBEATs is looked at for what it holds open.
     fn period(&self, feed: &Feed) -> Duration {
-        if feed.inbox().filter().wants_heartbeat() { self.interval } else { IDLE_EXECUTION }
+        if feed.inbox().interest().filter.wants_heartbeat() { self.interval } else { IDLE_EXECUTION }
     }
 
     fn schedule(&self, at: Instant, feed: Weak<Feed>) {
@@ -90,7 +90,7 @@ fn attend(live: &Live, feed: &Feed, now: Instant) -> Instant {
     if due > now {
         return due;
     }
-    if feed.inbox().filter().wants_heartbeat() {
+    if feed.inbox().interest().filter.wants_heartbeat() {
         let interval = live.heartbeats.interval;
         if live.hub.confirmed_within(interval)
             && let Some(head) = live.hub.head()

@@ -25,6 +25,7 @@ pub use feed::Frame;
 pub use payload::{errors_json, response_json};
 pub use subscriber::{Ended, Subscriber};
 
+use crate::domain::Access;
 use crate::events::Hub;
 use crate::graphql::{Code, Gateway};
 use crate::lifecycle::Lifecycle;
@@ -94,8 +95,8 @@ impl Live {
     }
 
     /// Subscribes, from now on. A request error is `Err`.
-    pub async fn subscribe(self: &Arc<Self>, request: Request) -> Result<Subscriber, Box<Response>> {
-        let key = Key::new(self.plans.canonical(&self.gateway, request).await?);
+    pub async fn subscribe(self: &Arc<Self>, request: Request, access: &Access) -> Result<Subscriber, Box<Response>> {
+        let key = Key::new(self.plans.canonical(&self.gateway, request, access).await?, access.clone());
         let feed = match self.find(&key) {
             Some(feed) => feed,
             None => self.open(key).await?,

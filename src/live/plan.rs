@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::canonical::{Canonical, canonical};
 use super::execution::{Execution, NotOpened};
+use crate::domain::Access;
 use crate::graphql::{Code, Gateway, named_operation};
 
 /// Bytes of documents that are kept; beyond that all are forgotten. Parsed they take some ten times as much.
@@ -28,7 +29,12 @@ struct Known {
 
 impl Plans {
     /// The one form of what a request asks for. Its document is validated as it came, before anything else is made of it.
-    pub async fn canonical(&self, gateway: &Gateway, mut request: Request) -> Result<Canonical, Box<Response>> {
+    pub async fn canonical(
+        &self,
+        gateway: &Gateway,
+        mut request: Request,
+        access: &Access,
+    ) -> Result<Canonical, Box<Response>> {
         let asked = (request.query.clone(), request.operation_name.clone());
         let known = self.known.lock().documents.get(&asked).cloned();
         let variables = request.variables.clone();
@@ -36,7 +42,7 @@ impl Plans {
             document
         } else {
             let document = Arc::new(gateway.parse(&mut request)?.clone());
-            match Execution::open(gateway, request).await {
+            match Execution::open(gateway, request, access).await {
                 // a fragment at the root: valid, and passed over by the library
                 Ok(_) | Err(NotOpened::NoField) => {}
                 Err(NotOpened::Refused(response)) => return Err(response),

@@ -171,7 +171,7 @@ async fn execute(
 
 async fn open(feed: &Arc<Feed>) -> Result<Execution, Failure> {
     let live = feed.live().ok_or(Failure::Defect)?;
-    let opened = Execution::open(live.gateway(), feed.key().request()).await;
+    let opened = Execution::open(live.gateway(), feed.key().request(), feed.key().access()).await;
     opened.map(|(execution, _)| execution).map_err(|_| Failure::Defect)
 }
 

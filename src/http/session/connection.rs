@@ -11,10 +11,11 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures::future::BoxFuture;
 use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
 
+use super::end::{End, end_of};
 use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
+use crate::auth::Viewer;
 use crate::config::SessionConfig;
 use crate::graphql::{Code, Gateway, OperationType, is_request_error};
 use crate::live::{Frame, Live, Subscriber, errors_json, response_json};
@@ -28,16 +29,10 @@ const READ_TURN: usize = 16;
 /// How long a client may take to answer a close frame.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// RFC 6455, section 7.4.1.
-mod code {
-    pub const PROTOCOL_ERROR: u16 = 1002;
-    pub const INVALID_PAYLOAD: u16 = 1007;
-    pub const MESSAGE_TOO_BIG: u16 = 1009;
-}
-
 pub struct Connection {
     socket: WebSocket,
     live: Arc<Live>,
+    viewer: Viewer,
     config: SessionConfig,
     protocol: Protocol,
     operations: Vec<Operation>,
@@ -78,22 +73,15 @@ enum Running {
     Execution(BoxFuture<'static, Response>),
 }
 
-/// How a connection ends.
-enum End {
-    /// By us, with a close frame.
-    Close(Close),
-    /// By the client, or its network.
-    Gone,
-}
-
 impl Connection {
-    pub fn new(socket: WebSocket, live: Arc<Live>, config: SessionConfig) -> Self {
+    pub fn new(socket: WebSocket, live: Arc<Live>, viewer: Viewer, config: SessionConfig) -> Self {
         let now = Instant::now();
         let timer = Box::pin(sleep_until(now + config.init_timeout));
         let pace = Pace::new(config.max_messages_per_second, now);
         Self {
             socket,
             live,
+            viewer,
             config,
             protocol: Protocol::default(),
             operations: Vec::new(),
@@ -264,11 +252,11 @@ impl Connection {
             self.answers.push(protocol::error(&id, &errors_json(&refused.errors)));
             return;
         }
-        let live = Arc::clone(&self.live);
+        let (live, viewer) = (Arc::clone(&self.live), self.viewer.clone());
         let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
-            Running::Opening(Box::pin(async move { live.subscribe(request).await }))
+            Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access).await }))
         } else {
-            Running::Execution(Box::pin(async move { live.gateway().execute(request).await }))
+            Running::Execution(Box::pin(async move { live.gateway().execute(request, viewer).await }))
         };
         self.operations.push(Operation { id, running });
     }
@@ -381,19 +369,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Tells what the client did wrong from a connection that broke.
-fn end_of(error: axum::Error) -> End {
-    let error = error.into_inner();
-    let (code, reason) = match error.downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => (code::MESSAGE_TOO_BIG, "Message too big"),
-        Some(tungstenite::Error::Utf8(_)) => (code::INVALID_PAYLOAD, "Invalid UTF-8"),
-        Some(tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) | None => {
-            return End::Gone;
-        }
-        Some(tungstenite::Error::Protocol(_)) => (code::PROTOCOL_ERROR, "Protocol error"),
-        Some(_) => return End::Gone,
-    };
-    End::Close(Close { code, reason: reason.to_owned() })
 }

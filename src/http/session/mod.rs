@@ -3,12 +3,14 @@
 //! [`protocol`] has the rules, without a socket; [`connection`] is the thin shell around it, and reads at a [`pace`].
 
 mod connection;
+mod end;
 mod pace;
 mod protocol;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
@@ -16,6 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
 use super::problem::Problem;
+use crate::auth::Viewer;
 use crate::graphql::Code;
 use connection::Connection;
 use protocol::SUBPROTOCOL;
@@ -30,6 +33,7 @@ const WRITE_BUFFER_BYTES: usize = 8 << 10;
 pub async fn upgrade(
     State(state): State<AppState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(viewer): Extension<Viewer>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -56,7 +60,7 @@ pub async fn upgrade(
                 if socket.protocol().is_none_or(|protocol| protocol != SUBPROTOCOL) {
                     return refuse(socket).await;
                 }
-                hard.run_until_cancelled(Connection::new(socket, live, session).serve(place.turn())).await;
+                hard.run_until_cancelled(Connection::new(socket, live, viewer, session).serve(place.turn())).await;
             });
             lifecycle.spawn_connection("websocket", serving);
         })
