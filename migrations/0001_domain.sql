@@ -65,18 +65,27 @@ declare
     when length(i.assigned_to) not between 1 and 200 then 'incident_assigned_to_length'
     when i.affected_resources <> '{}'
          and (octet_length(array_to_json(i.affected_resources)::text) > 16384 or array_ndims(i.affected_resources) <> 1
+              or array_lower(i.affected_resources, 1) <> 1
               or array_position(i.affected_resources, null) is not null) then 'incident_affected_resources_size'
     -- labels are an object whose values are strings; in lax mode `?` would look into arrays
     when i.labels <> '{}'
          and (jsonb_typeof(i.labels) <> 'object' or jsonb_path_exists(i.labels, 'strict $.* ? (@.type() != "string")')
               or octet_length(i.labels::text) > 16384) then 'incident_labels_size'
-    when i.metadata <> '{}'
-         and (jsonb_typeof(i.metadata) <> 'object' or octet_length(i.metadata::text) > 16384) then 'incident_metadata_size'
     when octet_length(i.resolution) > 65536 then 'incident_resolution_size'
     when octet_length(i.root_cause) > 65536 then 'incident_root_cause_size'
     when length(i.fingerprint) not between 1 and 200 then 'incident_fingerprint_length'
     when i.created_at < '0001-01-01 00:00+00' or i.created_at >= '10000-01-01 00:00+00' then 'incident_created_at_range'
+    when i.updated_at < '0001-01-01 00:00+00' or i.updated_at >= '10000-01-01 00:00+00' then 'incident_updated_at_range'
     when i.merged_into is not null and (i.state <> 'CLOSED' or i.merged_into = i.id) then 'incident_merged_into_closes'
+    when i.metadata <> '{}' then case
+      when jsonb_typeof(i.metadata) <> 'object' or octet_length(i.metadata::text) > 16384 then 'incident_metadata_size'
+      -- readers of JSON bound how deep they go, .NET's at 64 and Rust's at 128, and an event has some levels of its own
+      when jsonb_path_exists(i.metadata, 'strict $.**{32} ? (@.type() == "object" || @.type() == "array")')
+        then 'incident_metadata_depth'
+      -- jsonb holds numbers that no double does
+      when jsonb_path_exists(i.metadata, 'strict $.** ? (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308)')
+        then 'incident_metadata_range'
+    end
   end;
 begin
   if breach is null then
@@ -153,9 +162,11 @@ declare
               or octet_length(a.annotations::text) > 16384) then 'alert_annotations_size'
     when a.affected_services <> '{}'
          and (octet_length(array_to_json(a.affected_services)::text) > 16384 or array_ndims(a.affected_services) <> 1
+              or array_lower(a.affected_services, 1) <> 1
               or array_position(a.affected_services, null) is not null) then 'alert_affected_services_size'
     when length(a.runbook_url) not between 1 and 2000 then 'alert_runbook_url_length'
     when length(a.fingerprint) not between 1 and 200 then 'alert_fingerprint_length'
+    when a.received_at < '0001-01-01 00:00+00' or a.received_at >= '10000-01-01 00:00+00' then 'alert_received_at_range'
     when a.status not in ('CREATED', 'DEDUPLICATED', 'RESOLVED', 'IGNORED') then 'alert_status_name'
   end;
 begin

@@ -23,18 +23,22 @@ create table incident_manager.playbook (
     constraint playbook_description_size check (octet_length(description) <= 65536),
   enabled boolean not null default true,
   severities text[] not null default '{}'
-    constraint playbook_severities_name check (severities <@ array['P0', 'P1', 'P2', 'P3', 'P4']),
+    constraint playbook_severities_name check (severities = '{}' or
+      (severities <@ array['P0', 'P1', 'P2', 'P3', 'P4'] and array_ndims(severities) = 1 and array_lower(severities, 1) = 1)),
   incident_types text[] not null default '{}'
-    constraint playbook_incident_types_name check (incident_types <@ array[
-      'INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE', 'COST',
-      'MODEL_DRIFT', 'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN']),
+    constraint playbook_incident_types_name check (incident_types = '{}' or
+      (incident_types <@ array[
+         'INFRASTRUCTURE', 'APPLICATION', 'AVAILABILITY', 'PERFORMANCE', 'SECURITY', 'DATA', 'COMPLIANCE', 'COST',
+         'MODEL_DRIFT', 'MODEL_QUALITY', 'PROMPT_INJECTION', 'CONTENT_SAFETY', 'UNKNOWN']
+       and array_ndims(incident_types) = 1 and array_lower(incident_types, 1) = 1)),
   sources text[] not null default '{}'
     constraint playbook_sources_size check (sources = '{}' or
-      (octet_length(array_to_json(sources)::text) <= 16384 and array_ndims(sources) = 1
+      (octet_length(array_to_json(sources)::text) <= 16384 and array_ndims(sources) = 1 and array_lower(sources, 1) = 1
        and array_position(sources, null) is null)),
   steps jsonb not null
     constraint playbook_steps_size check (incident_manager.are_playbook_steps(steps)),
-  created_at timestamptz not null default clock_timestamp(),
+  created_at timestamptz not null default clock_timestamp()
+    constraint playbook_created_at_range check (created_at >= '0001-01-01 00:00+00' and created_at < '10000-01-01 00:00+00'),
   -- how many of its lists are not empty
   narrowness smallint not null generated always as
     ((severities <> '{}')::integer + (incident_types <> '{}')::integer + (sources <> '{}')::integer) stored

@@ -101,6 +101,8 @@ pub mod metric {
         DOORBELL_ON = describe_gauge "doorbell_on" Count: "1 while writers ring the doorbell at each commit, 0 while the sequencer polls";
         LISTENING = describe_gauge "listening" Count: "1 while the connection for notifications is up, 0 while it is not";
         LISTENER_RECONNECTS = describe_counter "listener_reconnects_total" Count: "Times that the connection for notifications was made anew";
+        UNREADABLE_EVENTS = describe_counter "unreadable_events_total" Count: "Events of the log that could not be read, of which no subscriber was told";
+        UNREADABLE_VALUES = describe_counter "unreadable_values_total" Count: "JSON values of rows that could not be read, and were shown as {}";
         MAINTENANCE_OVERDUE = describe_gauge "maintenance_overdue" Count: "1 while the event log's maintenance waits for a lock that others hold";
         SUBSCRIPTIONS = describe_gauge "subscriptions" Count: "Subscriptions that are open";
         CONNECTIONS = describe_gauge "connections" Count: "WebSocket connections and event streams that are open";

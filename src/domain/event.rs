@@ -45,6 +45,8 @@ pub enum Change {
     Incident(IncidentChange),
     /// An alert came in.
     Alert(Arc<Alert>),
+    /// Something of which this release can read no more than that it was: nobody is told of it, and nobody waits for it.
+    Unreadable,
 }
 
 /// A change of an incident.
@@ -99,6 +101,7 @@ impl Event {
                         + json_size(&alert.labels)
                         + json_size(&alert.annotations)
                 }
+                Change::Unreadable => 0,
             }
     }
 }

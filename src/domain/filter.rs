@@ -35,7 +35,7 @@ impl Filter {
             (Self::Alerts { sources }, Change::Alert(alert)) => {
                 sources.as_ref().is_none_or(|sources| sources.contains(&alert.source))
             }
-            (Self::Alerts { .. }, Change::Incident(_)) | (_, Change::Alert(_)) => false,
+            (Self::Alerts { .. }, Change::Incident(_)) | (_, Change::Alert(_) | Change::Unreadable) => false,
             (_, Change::Incident(change)) => self.matches_change(change),
         }
     }

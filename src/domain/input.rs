@@ -26,6 +26,8 @@ pub mod limits {
     pub const STEPS: usize = 100;
     /// Bytes of a map or a list, as JSON.
     pub const JSON_BYTES: usize = 16 << 10;
+    /// Objects and lists within each other, the outermost included.
+    pub const JSON_DEPTH: usize = 32;
 }
 
 /// Something that a caller sent and that cannot be.
@@ -98,25 +100,37 @@ pub fn string_map(field: &str, object: JsonObject) -> Result<BTreeMap<String, St
         .collect()
 }
 
-/// An object that PostgreSQL's `jsonb` can hold, of at most [`limits::JSON_BYTES`].
+/// An object that PostgreSQL's `jsonb` can hold, of at most [`limits::JSON_BYTES`] and [`limits::JSON_DEPTH`].
 pub fn object(field: &str, object: &JsonObject) -> Result<(), InvalidInput> {
     json_size(field, object, 0)?;
-    object.iter().try_for_each(|(key, value)| {
+    json_members(field, object, limits::JSON_DEPTH)
+}
+
+fn json_members(field: &str, members: &JsonObject, depth: usize) -> Result<(), InvalidInput> {
+    let depth = deeper(field, depth)?;
+    members.iter().try_for_each(|(key, value)| {
         no_nul(field, key)?;
-        json_value(field, value)
+        json_value(field, value, depth)
     })
 }
 
-fn json_value(field: &str, value: &serde_json::Value) -> Result<(), InvalidInput> {
+/// `depth`: objects and lists that there may still be within each other.
+fn json_value(field: &str, value: &serde_json::Value, depth: usize) -> Result<(), InvalidInput> {
     match value {
         serde_json::Value::String(text) => no_nul(field, text),
-        serde_json::Value::Array(items) => items.iter().try_for_each(|item| json_value(field, item)),
-        serde_json::Value::Object(items) => items.iter().try_for_each(|(key, item)| {
-            no_nul(field, key)?;
-            json_value(field, item)
-        }),
+        serde_json::Value::Array(items) => {
+            let depth = deeper(field, depth)?;
+            items.iter().try_for_each(|item| json_value(field, item, depth))
+        }
+        serde_json::Value::Object(members) => json_members(field, members, depth),
         serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => Ok(()),
     }
+}
+
+fn deeper(field: &str, depth: usize) -> Result<usize, InvalidInput> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| InvalidInput::new(field, format!("is nested deeper than {} levels", limits::JSON_DEPTH)))
 }
 
 /// An instant that PostgreSQL can hold: years 1 to 9999, so that RFC 3339 can write it too.

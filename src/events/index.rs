@@ -95,6 +95,7 @@ impl Index {
                 self.offer(&Key::AlertOf(alert.source.clone()), event);
                 self.offer(&Key::AnyAlert, event);
             }
+            Change::Unreadable => {}
         }
     }
 

@@ -142,12 +142,11 @@ impl Listener {
                 head = self.rewind(epoch, rewound_to.unwrap_or(Position(1))).await?;
                 continue;
             }
-            let short = page.events.len() < PAGE as usize;
             if let Some(last) = page.events.last() {
                 head = last.cursor();
             }
             self.hub.append(&page.events);
-            if short {
+            if !page.more {
                 self.hub.confirm();
                 return Ok(());
             }

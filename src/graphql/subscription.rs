@@ -41,7 +41,7 @@ fn incident_of(delivery: Delivery) -> Result<Incident> {
     match delivery {
         Delivery::Event(event) => match &event.change {
             Change::Incident(change) => Ok(Incident(Arc::clone(&change.incident))),
-            Change::Alert(_) => Err(Internal.into()),
+            Change::Alert(_) | Change::Unreadable => Err(Internal.into()),
         },
         Delivery::Heartbeat(_) => Err(Internal.into()),
     }
@@ -107,7 +107,7 @@ impl Subscription {
         open(context, Filter::Alerts { sources: set(sources) }, |delivery| match delivery {
             Delivery::Event(event) => match &event.change {
                 Change::Alert(alert) => Ok(Alert(Arc::clone(alert))),
-                Change::Incident(_) => Err(Internal.into()),
+                Change::Incident(_) | Change::Unreadable => Err(Internal.into()),
             },
             Delivery::Heartbeat(_) => Err(Internal.into()),
         })
@@ -125,7 +125,7 @@ impl IncidentUpdate {
         match self {
             Self::Changed(event) => match &event.change {
                 Change::Incident(change) => Some(change),
-                Change::Alert(_) => None,
+                Change::Alert(_) | Change::Unreadable => None,
             },
             Self::Heartbeat { .. } => None,
         }
@@ -184,7 +184,7 @@ impl IncidentStateChange {
     fn change(&self) -> Result<&IncidentChange> {
         match &self.0.change {
             Change::Incident(change) => Ok(change),
-            Change::Alert(_) => Err(Internal.into()),
+            Change::Alert(_) | Change::Unreadable => Err(Internal.into()),
         }
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::incidents::{json_object, parse};
+use super::document::Document;
+use super::incidents::parse;
 use super::nested::Asked;
 use super::{Store, StoreError, Work, milliseconds};
 use crate::domain::{
@@ -27,8 +28,8 @@ struct AlertRow {
     description: String,
     severity: String,
     alert_type: String,
-    labels: serde_json::Value,
-    annotations: serde_json::Value,
+    labels: Document,
+    annotations: Document,
     affected_services: Vec<String>,
     runbook_url: Option<String>,
     firing: bool,
@@ -49,8 +50,8 @@ impl TryFrom<AlertRow> for Alert {
             description: row.description,
             severity: parse("severity", &row.severity)?,
             kind: parse("alert_type", &row.alert_type)?,
-            labels: json_object("labels", row.labels)?,
-            annotations: json_object("annotations", row.annotations)?,
+            labels: row.labels.object("labels", row.id),
+            annotations: row.annotations.object("annotations", row.id),
             affected_services: row.affected_services,
             runbook_url: row.runbook_url,
             firing: row.firing,
@@ -131,8 +132,8 @@ impl Store {
                     sqlx::query_as!(
                         AlertRow,
                         r#"SELECT 1::bigint AS "list!", id, external_id, source, title, description, severity, alert_type,
-                                  labels, annotations, affected_services, runbook_url, firing, received_at,
-                                  deduplicated, incident_id
+                                  labels AS "labels: Document", annotations AS "annotations: Document",
+                                  affected_services, runbook_url, firing, received_at, deduplicated, incident_id
                            FROM incident_manager.alert WHERE id = $1"#,
                         id.0
                     )
@@ -163,8 +164,9 @@ impl Store {
                     sqlx::query_as!(
                         AlertRow,
                         r#"SELECT k.list AS "list!", a.id, a.external_id, a.source, a.title, a.description, a.severity,
-                                  a.alert_type, a.labels, a.annotations, a.affected_services, a.runbook_url, a.firing,
-                                  a.received_at, a.deduplicated, a.incident_id
+                                  a.alert_type, a.labels AS "labels: Document", a.annotations AS "annotations: Document",
+                                  a.affected_services, a.runbook_url, a.firing, a.received_at, a.deduplicated,
+                                  a.incident_id
                            FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])
                                 WITH ORDINALITY k(incident_id, at, id, list)
                            CROSS JOIN LATERAL (

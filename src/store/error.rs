@@ -26,12 +26,26 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether what came from the database could not be read.
+    pub(super) fn is_of_reading(&self) -> bool {
+        match self {
+            Self::Decode { .. } => true,
+            Self::Unexpected(error) => is_row_error(error),
+            _ => false,
+        }
+    }
+
     /// Whether the same unit of work may succeed when it is run again at once.
     pub(super) fn is_serialization_failure(error: &sqlx::Error) -> bool {
         const SERIALIZATION_FAILURE: &str = "40001";
         const DEADLOCK_DETECTED: &str = "40P01";
         sql_state(error).is_some_and(|state| state == SERIALIZATION_FAILURE || state == DEADLOCK_DETECTED)
     }
+}
+
+/// Errors of reading a row that came whole.
+pub(super) fn is_row_error(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
 }
 
 /// The five characters of PostgreSQL's Appendix A, where the server sent any.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::incidents::{json_object, parse};
+use super::document::Document;
+use super::incidents::parse;
 use crate::domain::{
     Alert, AlertId, Change, EpochId, Event, Incident, IncidentChange, IncidentId, Position, Timestamp,
 };
@@ -31,12 +32,12 @@ pub(super) struct EventRow {
     pub changed: Vec<String>,
     pub title: String,
     pub description: Option<String>,
-    pub labels: serde_json::Value,
+    pub labels: Document,
     pub fingerprint: Option<String>,
     pub incident_type: Option<String>,
     pub assigned_to: Option<String>,
     pub affected_resources: Option<Vec<String>>,
-    pub metadata: Option<serde_json::Value>,
+    pub metadata: Option<Document>,
     pub resolution: Option<String>,
     pub root_cause: Option<String>,
     pub created_at: Option<Timestamp>,
@@ -47,7 +48,7 @@ pub(super) struct EventRow {
     pub version: Option<i32>,
     pub external_id: Option<String>,
     pub alert_type: Option<String>,
-    pub annotations: Option<serde_json::Value>,
+    pub annotations: Option<Document>,
     pub affected_services: Option<Vec<String>>,
     pub runbook_url: Option<String>,
     pub firing: Option<bool>,
@@ -79,13 +80,14 @@ impl TryFrom<EventRow> for Event {
 }
 
 fn incident_change(row: EventRow) -> Result<IncidentChange, StoreError> {
+    let id = present("incident_id", row.incident_id)?;
     Ok(IncidentChange {
         update_type: parse("update_type", &present("update_type", row.update_type)?)?,
         old_severity: row.old_severity.map(|severity| parse("old_severity", &severity)).transpose()?,
         old_state: row.old_state.map(|state| parse("old_state", &state)).transpose()?,
         changed_fields: row.changed,
         incident: Arc::new(Incident {
-            id: IncidentId(present("incident_id", row.incident_id)?),
+            id: IncidentId(id),
             title: row.title,
             description: present("description", row.description)?,
             severity: parse("severity", &row.severity)?,
@@ -99,8 +101,8 @@ fn incident_change(row: EventRow) -> Result<IncidentChange, StoreError> {
             closed_at: row.closed_at,
             assigned_to: row.assigned_to,
             affected_resources: present("affected_resources", row.affected_resources)?,
-            labels: json_object("labels", row.labels)?,
-            metadata: json_object("metadata", present("metadata", row.metadata)?)?,
+            labels: row.labels.object("labels", id),
+            metadata: present("metadata", row.metadata)?.object("metadata", id),
             resolution: row.resolution,
             root_cause: row.root_cause,
             fingerprint: row.fingerprint,
@@ -110,16 +112,17 @@ fn incident_change(row: EventRow) -> Result<IncidentChange, StoreError> {
 }
 
 fn alert(row: EventRow) -> Result<Alert, StoreError> {
+    let id = present("alert_id", row.alert_id)?;
     Ok(Alert {
-        id: AlertId(present("alert_id", row.alert_id)?),
+        id: AlertId(id),
         external_id: row.external_id,
         source: row.source,
         title: row.title,
         description: present("description", row.description)?,
         severity: parse("severity", &row.severity)?,
         kind: parse("alert_type", &present("alert_type", row.alert_type)?)?,
-        labels: json_object("labels", row.labels)?,
-        annotations: json_object("annotations", present("annotations", row.annotations)?)?,
+        labels: row.labels.object("labels", id),
+        annotations: present("annotations", row.annotations)?.object("annotations", id),
         affected_services: present("affected_services", row.affected_services)?,
         runbook_url: row.runbook_url,
         firing: present("firing", row.firing)?,

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
+use super::document::Document;
 use super::{Lease, Store, StoreError};
-use crate::domain::{
-    Incident, IncidentFilter, IncidentId, IncidentOrder, JsonObject, Keyset, Page, PageRequest, Seek, Timestamp,
-};
+use crate::domain::{Incident, IncidentFilter, IncidentId, IncidentOrder, Keyset, Page, PageRequest, Seek, Timestamp};
 
 /// A row of `incident`: every scalar field of the contract.
 #[derive(sqlx::FromRow)]
@@ -27,8 +26,8 @@ pub(super) struct IncidentRow {
     pub closed_at: Option<Timestamp>,
     pub assigned_to: Option<String>,
     pub affected_resources: Vec<String>,
-    pub labels: serde_json::Value,
-    pub metadata: serde_json::Value,
+    pub labels: Document,
+    pub metadata: Document,
     pub resolution: Option<String>,
     pub root_cause: Option<String>,
     pub fingerprint: Option<String>,
@@ -54,8 +53,8 @@ impl TryFrom<IncidentRow> for Incident {
             closed_at: row.closed_at,
             assigned_to: row.assigned_to,
             affected_resources: row.affected_resources,
-            labels: json_object("labels", row.labels)?,
-            metadata: json_object("metadata", row.metadata)?,
+            labels: row.labels.object("labels", row.id),
+            metadata: row.metadata.object("metadata", row.id),
             resolution: row.resolution,
             root_cause: row.root_cause,
             fingerprint: row.fingerprint,
@@ -72,22 +71,14 @@ where
     text.parse().map_err(|source| StoreError::Decode { column, source: Box::new(source) })
 }
 
-/// Reads a column whose constraint allows only objects.
-pub(super) fn json_object(column: &'static str, value: serde_json::Value) -> Result<JsonObject, StoreError> {
-    match value {
-        serde_json::Value::Object(object) => Ok(object),
-        _ => Err(StoreError::Decode { column, source: "is no JSON object".into() }),
-    }
-}
-
 /// The incidents of these ids that there are, in no order.
 pub(super) async fn fetch(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<IncidentRow>, sqlx::Error> {
     sqlx::query_as!(
         IncidentRow,
-        "SELECT id, title, description, severity, state, incident_type, source, created_at, updated_at, acknowledged_at,
-                resolved_at, closed_at, assigned_to, affected_resources, labels, metadata, resolution, root_cause,
-                fingerprint, version
-         FROM incident_manager.incident WHERE id = ANY($1)",
+        r#"SELECT id, title, description, severity, state, incident_type, source, created_at, updated_at, acknowledged_at,
+                  resolved_at, closed_at, assigned_to, affected_resources, labels AS "labels: Document",
+                  metadata AS "metadata: Document", resolution, root_cause, fingerprint, version
+           FROM incident_manager.incident WHERE id = ANY($1)"#,
         ids
     )
     .fetch_all(connection)

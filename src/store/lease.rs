@@ -8,6 +8,8 @@ use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
 
+use super::error::is_row_error;
+
 pub(super) struct Lease {
     connection: Option<PoolConnection<Postgres>>,
     deadline: Duration,
@@ -40,11 +42,6 @@ impl Lease {
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline").into()),
         }
     }
-}
-
-/// Errors of reading a row that came whole.
-fn is_row_error(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
 }
 
 impl Drop for Lease {

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::counter;
+use tracing::error;
+
+use super::document::Document;
 use super::event_row::EventRow;
 use super::{Store, StoreError};
-use crate::domain::{Cursor, EpochId, Event, Position, StreamPosition, Timestamp};
+use crate::domain::{Change, Cursor, EpochId, Event, Position, StreamPosition, Timestamp};
+use crate::telemetry::metric;
 use sqlx::postgres::types::PgInterval;
 
 /// Most events that one call of the sequencer moves; a backlog takes several calls.
@@ -56,6 +61,8 @@ pub struct LogPage {
     /// `None`: the log holds nothing after the position, and says nothing of its epoch.
     pub epoch: Option<(EpochId, Option<Position>)>,
     pub events: Vec<Arc<Event>>,
+    /// There may be more after these.
+    pub more: bool,
 }
 
 impl Store {
@@ -189,8 +196,60 @@ impl Store {
             .await?)
     }
 
-    /// Up to `limit` events after `position`, to one who has read the log in `epoch`.
+    /// Up to `limit` events after `position`, to one who has read the log in `epoch`. A row that cannot be read, which the
+    /// tables' limits are to prevent, is looked for and passed by alone: it stops nobody from reading on.
     pub async fn log_page(&self, epoch: EpochId, after: Position, limit: u32) -> Result<LogPage, StoreError> {
+        let mut limit = limit;
+        loop {
+            match self.readable_page(epoch, after, limit).await {
+                Err(error) if error.is_of_reading() && limit > 1 => limit /= 2,
+                Err(error) if error.is_of_reading() => return self.unreadable_event(epoch, after, &error).await,
+                page => return page,
+            }
+        }
+    }
+
+    /// The one event after `position`, of which no more can be read than that it is there.
+    async fn unreadable_event(
+        &self,
+        epoch: EpochId,
+        after: Position,
+        error: &StoreError,
+    ) -> Result<LogPage, StoreError> {
+        let mut lease = self.log_lease().await?;
+        let row = lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query!(
+                        r#"SELECT e.id AS epoch_id, incident_manager.event_rewound_to($1) AS rewound_to,
+                                  l.pos, l.logged_at, l.at
+                           FROM (SELECT epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
+                           JOIN incident_manager.event_epoch e USING (epoch)
+                           CROSS JOIN LATERAL (SELECT * FROM incident_manager.event_log
+                                               WHERE pos > $2 ORDER BY pos LIMIT 1) l"#,
+                        epoch.0,
+                        after.0
+                    )
+                    .fetch_optional(connection),
+                )
+            })
+            .await?;
+        let Some(row) = row else { return Ok(LogPage { epoch: None, events: Vec::new(), more: true }) };
+        counter!(metric::UNREADABLE_EVENTS).increment(1);
+        error!(position = row.pos, error = error as &dyn std::error::Error, "an event cannot be read; it is passed by");
+        let event = Event {
+            epoch: EpochId(row.epoch_id),
+            position: Position(row.pos),
+            logged_at: row.logged_at,
+            at: row.at,
+            actor: String::new(),
+            change: Change::Unreadable,
+        };
+        let epoch = Some((event.epoch, row.rewound_to.map(Position)));
+        Ok(LogPage { epoch, events: vec![Arc::new(event)], more: true })
+    }
+
+    async fn readable_page(&self, epoch: EpochId, after: Position, limit: u32) -> Result<LogPage, StoreError> {
         let mut lease = self.log_lease().await?;
         let rows = lease
             .within(|connection| {
@@ -200,10 +259,13 @@ impl Store {
                         r#"SELECT e.id AS epoch_id, incident_manager.event_rewound_to($1) AS rewound_to,
                                   l.pos, l.logged_at, l.at, l.kind, l.update_type, l.incident_id, l.alert_id, l.source,
                                   l.severity, l.old_severity, l.state, l.old_state, l.actor, l.changed,
-                                  l.title, coalesce(l.description, t.body) AS description, l.labels, l.fingerprint,
-                                  l.incident_type, l.assigned_to, l.affected_resources, l.metadata, l.resolution,
+                                  l.title, coalesce(l.description, t.body) AS description,
+                                  l.labels AS "labels: Document", l.fingerprint,
+                                  l.incident_type, l.assigned_to, l.affected_resources, l.metadata AS "metadata: Document",
+                                  l.resolution,
                                   l.root_cause, l.created_at, l.updated_at, l.acknowledged_at, l.resolved_at,
-                                  l.closed_at, l.version, l.external_id, l.alert_type, l.annotations,
+                                  l.closed_at, l.version, l.external_id, l.alert_type,
+                                  l.annotations AS "annotations: Document",
                                   l.affected_services, l.runbook_url, l.firing, l.received_at, l.deduplicated
                            FROM (SELECT epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
                            JOIN incident_manager.event_epoch e USING (epoch)
@@ -221,8 +283,9 @@ impl Store {
                 )
             })
             .await?;
+        let more = rows.len() >= limit as usize;
         let epoch = rows.first().map(|row| (EpochId(row.epoch_id), row.rewound_to.map(Position)));
         let events = rows.into_iter().map(|row| Event::try_from(row).map(Arc::new)).collect::<Result<_, _>>()?;
-        Ok(LogPage { epoch, events })
+        Ok(LogPage { epoch, events, more })
     }
 }

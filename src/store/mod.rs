@@ -2,6 +2,7 @@
 
 mod alerts;
 mod comments;
+mod document;
 mod error;
 mod event_row;
 mod incidents;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::document::Document;
 use super::incidents::{IncidentRow, parse};
 use super::{Store, StoreError, Work};
 use crate::domain::{Incident, IncidentId, IncidentPair, RelatedIncident};
@@ -47,7 +48,8 @@ async fn fetch_related(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Ve
         r#"SELECT k.id AS "of!", r.reason AS "reason!", r.score AS "score!",
                   i.id, i.title, i.description, i.severity, i.state, i.incident_type, i.source, i.created_at,
                   i.updated_at, i.acknowledged_at, i.resolved_at, i.closed_at, i.assigned_to, i.affected_resources,
-                  i.labels, i.metadata, i.resolution, i.root_cause, i.fingerprint, i.version
+                  i.labels AS "labels: Document", i.metadata AS "metadata: Document", i.resolution, i.root_cause,
+                  i.fingerprint, i.version
            FROM unnest($1::uuid[]) k(id)
            CROSS JOIN LATERAL incident_manager.related_incidents(k.id) r
            JOIN incident_manager.incident i ON i.id = r.id

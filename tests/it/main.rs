@@ -38,5 +38,6 @@ mod stream;
 mod stream_position;
 mod subscriptions;
 mod support;
+mod unreadable;
 mod watch;
 mod writers;

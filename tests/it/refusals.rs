@@ -31,6 +31,11 @@ fn large() -> Value {
     json!({ "k": "x".repeat(16 << 10) })
 }
 
+/// Objects and lists within each other.
+fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!({}), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({ "k": inner }) })
+}
+
 /// Values that a field of this kind refuses.
 fn bad_name(max: usize) -> Vec<Value> {
     vec![json!(""), json!("x".repeat(max + 1)), json!("ü".repeat(max + 1)), json!("a\0b")]
@@ -58,7 +63,13 @@ fn bad_text() -> Vec<Value> {
 #[tokio::test]
 async fn an_incident_that_cannot_be_is_refused_by_the_field_at_fault() {
     let (database, service) = start().await;
-    let metadata = vec![json!({ "a\0": 1 }), json!({ "a": ["b\0"] }), json!({ "a": { "b\0": 1 } }), large()];
+    let metadata = vec![
+        json!({ "a\0": 1 }),
+        json!({ "a": ["b\0"] }),
+        json!({ "a": { "b\0": 1 } }),
+        large(),
+        json!({ "k": nested(32) }),
+    ];
     for (field, values) in [
         ("title", bad_name(500)),
         ("source", bad_name(200)),
@@ -115,6 +126,7 @@ async fn what_is_just_within_the_limits_is_taken() {
         service.data(SUBMIT, with(field, &value)).await;
     }
     service.data(CREATE, with("metadata", &labels)).await;
+    service.data(CREATE, with("metadata", &nested(32))).await;
     service.stop().await;
 }
 
@@ -179,9 +191,12 @@ async fn a_change_that_cannot_be_leaves_the_incident_as_it_was() {
         let error = service.error(update, json!({ "id": id, "input": { field: null } })).await;
         assert_refused(&error, "BAD_USER_INPUT", Some(field));
     }
-    for (field, values) in
-        [("title", bad_name(500)), ("description", bad_text()), ("labels", bad_strings()), ("metadata", vec![large()])]
-    {
+    for (field, values) in [
+        ("title", bad_name(500)),
+        ("description", bad_text()),
+        ("labels", bad_strings()),
+        ("metadata", vec![large(), nested(34)]),
+    ] {
         for value in values {
             let error = service.error(update, json!({ "id": id, "input": { "severity": "P0", field: value } })).await;
             assert_refused(&error, "BAD_USER_INPUT", Some(field));
