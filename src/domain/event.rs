@@ -69,11 +69,12 @@ impl Event {
         Cursor { epoch: self.epoch, position: self.position, logged_at: self.logged_at }
     }
 
-    /// Whose incident or alert it is about.
+    /// Whose incident or alert it is about; no source's where that cannot be read.
     pub fn source(&self) -> &str {
         match &self.change {
             Change::Incident(change) => &change.incident.source,
             Change::Alert(alert) => &alert.source,
+            Change::Unreadable => "",
         }
     }
 
