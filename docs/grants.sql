@@ -21,7 +21,7 @@ grant insert (id, name, description, enabled, severities, incident_types, source
 grant insert (a, b) on incident_manager.incident_link to incident_manager_service;
 grant execute on function
   incident_manager.submit_alerts(jsonb),
-  incident_manager.related_incidents(uuid), incident_manager.correlated_incidents(uuid),
+  incident_manager.related_incidents(uuid, text[]), incident_manager.correlated_incidents(uuid, text[]),
   incident_manager.sequence_events(integer, boolean),
   incident_manager.event_maintain(interval, bigint, bigint),
   incident_manager.event_rewound_to(uuid),

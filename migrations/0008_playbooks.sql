@@ -106,8 +106,9 @@ create index incident_link_of_b on incident_manager.incident_link (b, linked_at)
 --   0.8  of another source, with the same fingerprint
 --   0.4 to 0.7, the closer in time the higher: created within an hour of it, with an affected resource in common; of the
 --   32 incidents next before and the 32 next after it
--- Each at most twenty.
-create function incident_manager.correlated_incidents(incident uuid) returns table (id uuid, score double precision)
+-- Each at most twenty. Of these sources alone; of all where they are null.
+create function incident_manager.correlated_incidents(incident uuid, sources text[])
+returns table (id uuid, score double precision)
 language sql stable
 begin atomic
   with i as (
@@ -116,24 +117,26 @@ begin atomic
   (select o.id, case when o.source = i.source then 0.9 else 0.8 end::double precision
    from i cross join lateral (
      select o.id, o.source from incident_manager.incident o
-     where o.fingerprint = i.fingerprint and o.id <> i.id
+     where o.fingerprint = i.fingerprint and o.id <> i.id and (sources is null or o.source = any(sources))
      order by o.created_at desc, o.id desc limit 20) o)
   union all
   (select o.id, 0.7 - 0.3 * abs(extract(epoch from o.created_at - i.created_at))::double precision / 3600
    from i cross join lateral (
      (select o.id, o.created_at, o.affected_resources from incident_manager.incident o
       where (o.created_at, o.id) < (i.created_at, i.id) and o.created_at >= i.created_at - interval '1 hour'
+        and (sources is null or o.source = any(sources))
       order by o.created_at desc, o.id desc limit 32)
      union all
      (select o.id, o.created_at, o.affected_resources from incident_manager.incident o
       where (o.created_at, o.id) > (i.created_at, i.id) and o.created_at <= i.created_at + interval '1 hour'
+        and (sources is null or o.source = any(sources))
       order by o.created_at, o.id limit 32)) o
    where i.affected_resources <> '{}' and o.affected_resources && i.affected_resources);
 end;
 
 -- What an incident is related to, the best first, at most twenty: what it is linked with, what it was merged into or was
--- merged into it, what it correlates with.
-create function incident_manager.related_incidents(incident uuid)
+-- merged into it, what it correlates with. Of these sources alone; of all where they are null.
+create function incident_manager.related_incidents(incident uuid, sources text[])
 returns table (id uuid, reason text, score double precision, rank bigint)
 language sql stable
 begin atomic
@@ -142,20 +145,28 @@ begin atomic
   from (
     select distinct on (r.id) r.id, r.reason, r.score, r.rank, r.at from (
       (select l.b as id, 'LINKED' as reason, 1.0::double precision as score, 1 as rank, l.linked_at as at
-       from incident_manager.incident_link l where l.a = incident order by l.linked_at desc limit 20)
+       from incident_manager.incident_link l
+       where l.a = incident and (sources is null or exists (
+         select from incident_manager.incident o where o.id = l.b and o.source = any(sources)))
+       order by l.linked_at desc limit 20)
       union all
       (select l.a, 'LINKED', 1.0, 1, l.linked_at
-       from incident_manager.incident_link l where l.b = incident order by l.linked_at desc limit 20)
+       from incident_manager.incident_link l
+       where l.b = incident and (sources is null or exists (
+         select from incident_manager.incident o where o.id = l.a and o.source = any(sources)))
+       order by l.linked_at desc limit 20)
       union all
       -- by its id, whatever the planner thinks of the index on what was merged
       (select m.merged_into, 'MERGED', 1.0, 2, m.closed_at
        from (select o.merged_into, o.closed_at from incident_manager.incident o where o.id = incident offset 0) m
-       where m.merged_into is not null)
+       where m.merged_into is not null and (sources is null or exists (
+         select from incident_manager.incident o where o.id = m.merged_into and o.source = any(sources))))
       union all
       (select m.id, 'MERGED', 1.0, 2, m.closed_at from incident_manager.incident m
-       where m.merged_into = incident order by m.closed_at desc limit 20)
+       where m.merged_into = incident and (sources is null or m.source = any(sources))
+       order by m.closed_at desc limit 20)
       union all
-      (select c.id, 'CORRELATED', c.score, 3, null from incident_manager.correlated_incidents(incident) c)) r
+      (select c.id, 'CORRELATED', c.score, 3, null from incident_manager.correlated_incidents(incident, sources) c)) r
     order by r.id, r.rank, r.score desc) best
   order by 4 limit 20;
 end;
@@ -170,7 +181,7 @@ create index incident_fingerprint on incident_manager.incident (fingerprint, cre
 create index alert_firing_received on incident_manager.alert (received_at, id) where firing;
 
 revoke all on function incident_manager.incident_attach_playbook(), incident_manager.playbook_detach(),
-  incident_manager.correlated_incidents(uuid), incident_manager.related_incidents(uuid) from public;
+  incident_manager.correlated_incidents(uuid, text[]), incident_manager.related_incidents(uuid, text[]) from public;
 -- A pure function that a constraint calls in the writer's name.
 revoke all on function incident_manager.are_playbook_steps(jsonb) from public;
 grant execute on function incident_manager.are_playbook_steps(jsonb) to public;

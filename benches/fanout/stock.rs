@@ -37,7 +37,7 @@ impl Executor for Stock {
 
     fn execute_stream(&self, request: Request, _: Option<Arc<Data>>) -> BoxStream<'static, Response> {
         let slot = EventSlot::default();
-        let responses = self.gateway.open_subscription(request, Access::all(), slot.clone());
+        let responses = self.gateway.open_subscription(request, &Access::all(), slot.clone());
         let events = self.events.subscribe();
         futures::stream::unfold((slot, responses, events), |(slot, mut responses, mut events)| async move {
             // the resolver runs and says what it filters for

@@ -51,6 +51,12 @@ impl Permission {
     }
 }
 
+impl From<Permission> for String {
+    fn from(permission: Permission) -> Self {
+        permission.as_str().to_owned()
+    }
+}
+
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -199,6 +205,11 @@ impl Scope {
         self.sources().is_none_or(|sources| sources.contains(source))
     }
 
+    /// Refuses what is of a source outside.
+    pub fn require(&self, source: &str) -> Result<(), Forbidden> {
+        if self.contains(source) { Ok(()) } else { Err(Forbidden::Source(source.to_owned())) }
+    }
+
     /// Whether all that is inside `other` is inside this one.
     pub fn includes(&self, other: &Self) -> bool {
         match (self, other) {
@@ -207,6 +218,15 @@ impl Scope {
             (Self::Sources(own), Self::Sources(others)) => others.is_subset(own),
         }
     }
+}
+
+/// What somebody may not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Forbidden {
+    #[error("this needs the permission {0}")]
+    Permission(Permission),
+    #[error("this credential is not for the source {0:?}")]
+    Source(String),
 }
 
 /// What one may do, and where.
@@ -222,8 +242,9 @@ impl Access {
         Self { permissions: Permissions::ALL, scope: Scope::All }
     }
 
-    pub fn permits(&self, permission: Permission) -> bool {
-        self.permissions.contains(permission)
+    /// Where a permission holds.
+    pub fn require(&self, permission: Permission) -> Result<&Scope, Forbidden> {
+        if self.permissions.contains(permission) { Ok(&self.scope) } else { Err(Forbidden::Permission(permission)) }
     }
 
     /// Whether who has this may give `other` to somebody.

@@ -17,7 +17,7 @@ mod relation;
 mod timeline;
 mod wire;
 
-pub use access::{Access, Permission, Permissions, Role, Scope};
+pub use access::{Access, Forbidden, Permission, Permissions, Role, Scope};
 pub use alert::{Alert, AlertFilter, AlertStatus, NewAlert, SubmittedAlert};
 pub use comment::{Comment, NewComment};
 pub use cursor::{Cursor, CursorError, StreamPosition};

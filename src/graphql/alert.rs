@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Object, SimpleObject};
+use async_graphql::{Context, Object};
 
+use super::access::{needs, require};
 use super::error::nullable;
 use super::incident::Incident;
 use super::loader::Loaders;
 use super::scalar::{DateTime, Id, Map};
-use crate::domain::{self, AlertStatus, IncidentKind, Severity};
+use crate::domain::Permission::IncidentsRead;
+use crate::domain::{self, AlertStatus, IncidentId, IncidentKind, Severity};
 
 /// What a source sent, as it sent it: each submission is one.
 pub struct Alert(pub Arc<domain::Alert>);
@@ -79,17 +81,41 @@ impl Alert {
         self.0.deduplicated
     }
 
+    #[graphql(directive = needs::apply(IncidentsRead.into()))]
     async fn incident(&self, context: &Context<'_>) -> Option<Incident> {
-        let id = self.0.incident_id?;
-        let found = async { Ok(context.data::<Loaders>()?.incident(id).await?.map(Incident)) };
-        nullable(context, found.await)
+        incident_of(context, self.0.incident_id).await
     }
 }
 
-/// A stored alert and what became of it.
-#[derive(SimpleObject)]
+/// The incident that an alert belongs to, if it belongs to one that may be seen.
+async fn incident_of(context: &Context<'_>, id: Option<IncidentId>) -> Option<Incident> {
+    let id = id?;
+    let found = async {
+        require(context, IncidentsRead)?;
+        Ok(context.data::<Loaders>()?.incident(id).await?.map(Incident))
+    };
+    nullable(context, found.await)
+}
+
 pub struct AlertResult {
-    pub alert: Alert,
-    pub incident: Option<Incident>,
+    pub alert: Arc<domain::Alert>,
+    pub incident_id: Option<IncidentId>,
     pub status: AlertStatus,
+}
+
+/// A stored alert and what became of it.
+#[Object]
+impl AlertResult {
+    async fn alert(&self) -> Alert {
+        Alert(Arc::clone(&self.alert))
+    }
+
+    #[graphql(directive = needs::apply(IncidentsRead.into()))]
+    async fn incident(&self, context: &Context<'_>) -> Option<Incident> {
+        incident_of(context, self.incident_id).await
+    }
+
+    async fn status(&self) -> AlertStatus {
+        self.status
+    }
 }

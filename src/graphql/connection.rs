@@ -11,7 +11,7 @@ use super::incident::Incident;
 use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::timeline::TimelineEntry;
-use crate::domain::{AlertFilter, IncidentFilter, IncidentId, Keyset, ListTag, Page, Severity};
+use crate::domain::{Access, AlertFilter, IncidentFilter, IncidentId, Keyset, ListTag, Page, Severity};
 use crate::store::Store;
 
 /// A page of a list, with the count of all of it.
@@ -43,6 +43,8 @@ pub enum TotalCount {
     CommentsOf(IncidentId),
     TimelineOf(IncidentId),
     Playbooks,
+    /// Of a list that the viewer may not see.
+    Nothing,
 }
 
 #[Object]
@@ -50,13 +52,15 @@ impl TotalCount {
     /// How many there are in all; counted only when it is asked for.
     async fn total_count(&self, context: &Context<'_>) -> Result<i32> {
         let (store, loaders) = (context.data::<Store>()?, context.data::<Loaders>()?);
+        let scope = &context.data::<Access>()?.scope;
         let count = match self {
-            Self::Incidents(filter) => store.count_incidents(filter).await?,
-            Self::Alerts(filter) => store.count_alerts(filter).await?,
+            Self::Incidents(filter) => store.count_incidents(scope, filter).await?,
+            Self::Alerts(filter) => store.count_alerts(scope, filter).await?,
             Self::AlertsOf(incident) => loaders.alert_count(*incident).await?,
             Self::CommentsOf(incident) => loaders.comment_count(*incident).await?,
             Self::TimelineOf(incident) => loaders.timeline_count(*incident).await?,
             Self::Playbooks => store.count_playbooks().await?,
+            Self::Nothing => 0,
         };
         Ok(i32::try_from(count).unwrap_or(i32::MAX))
     }
@@ -96,6 +100,16 @@ impl Node for Playbook {
     fn key(&self, tag: ListTag) -> Keyset {
         Keyset { tag, severity: Severity::P0, at: self.0.created_at, id: self.0.id.0 }
     }
+}
+
+/// The connection of a list that the viewer may not see.
+pub fn empty<N, Name, EdgeName>() -> Counted<N, Name, EdgeName>
+where
+    N: Node,
+    Name: ConnectionNameType,
+    EdgeName: EdgeNameType,
+{
+    Connection::with_additional_fields(false, false, TotalCount::Nothing)
 }
 
 /// Makes a connection of a page.

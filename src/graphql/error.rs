@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::scalar;
 use crate::clock::Clock;
-use crate::domain::{InvalidInput, PageError};
+use crate::domain::{Forbidden, InvalidInput, PageError};
 use crate::events::SecondRootField;
 use crate::store::{IntakeError, StoreError};
 
@@ -80,6 +80,12 @@ impl Refusal {
         Self { code, message: message.into(), field: None, id: None }
     }
 
+    /// The same of a part of the input: its field is that part's.
+    #[must_use]
+    pub fn within(self, part: &str) -> Self {
+        Self { field: self.field.map(|field| format!("{part}.{field}")), ..self }
+    }
+
     /// An error that is the server's own: it is logged here, and nobody is told more than its id.
     pub fn internal(failed: &(dyn std::error::Error + 'static)) -> Self {
         let id = Uuid::new_v4();
@@ -127,6 +133,16 @@ impl From<&PageError> for Refusal {
     }
 }
 
+impl From<&Forbidden> for Refusal {
+    fn from(failed: &Forbidden) -> Self {
+        let field = match failed {
+            Forbidden::Permission(_) => None,
+            Forbidden::Source(_) => Some("source".to_owned()),
+        };
+        Self { field, ..Self::new(Code::Forbidden, failed.to_string()) }
+    }
+}
+
 impl From<&NotFound> for Refusal {
     fn from(failed: &NotFound) -> Self {
         Self::new(Code::NotFound, failed.to_string())
@@ -155,6 +171,7 @@ pub(super) fn finish(failed: &mut ServerError, clock: &Clock, library: Code) {
         .or_else(|| failed.source::<IntakeError>().map(Refusal::from))
         .or_else(|| failed.source::<InvalidInput>().map(Refusal::from))
         .or_else(|| failed.source::<PageError>().map(Refusal::from))
+        .or_else(|| failed.source::<Forbidden>().map(Refusal::from))
         .or_else(|| failed.source::<NotFound>().map(Refusal::from))
         .or_else(|| failed.source::<SecondRootField>().map(Refusal::from))
         .or_else(|| failed.source::<Internal>().map(Refusal::from))

@@ -14,7 +14,7 @@ use super::turns::{Loads, Turns};
 use super::{IncidentSchema, schema, size, stream};
 use crate::auth::Viewer;
 use crate::clock::Clock;
-use crate::domain::Access;
+use crate::domain::{Access, Scope};
 use crate::events::EventSlot;
 use crate::store::{Intake, Store};
 
@@ -56,14 +56,15 @@ impl Gateway {
     pub fn open_subscription(
         &self,
         mut request: Request,
-        access: Access,
+        access: &Access,
         slot: EventSlot,
     ) -> BoxStream<'static, Response> {
         if let Err(refused) = self.parse(&mut request) {
             return futures::stream::iter([*refused]).boxed();
         }
         let clock = self.clock.clone();
-        let (request, turns) = self.with_loaders(request.data(access).data(self.clock.clone()).data(slot));
+        let (request, turns) =
+            self.with_loaders(&access.scope, request.data(access.clone()).data(self.clock.clone()).data(slot));
         turns.stream(self.schema.execute_stream(request).boxed()).map(move |response| finish(response, &clock)).boxed()
     }
 
@@ -72,7 +73,7 @@ impl Gateway {
         if let Err(refused) = self.parse(&mut request) {
             return *refused;
         }
-        let (request, turns) = self.with_loaders(self.prepare(request, viewer).await);
+        let (request, turns) = self.with_loaders(&viewer.access.scope.clone(), self.prepare(request, viewer).await);
         finish(turns.run(self.schema.execute(request)).await, &self.clock)
     }
 
@@ -89,9 +90,9 @@ impl Gateway {
     }
 
     /// An operation has loaders of its own, whose loads run in turn with it.
-    fn with_loaders(&self, request: Request) -> (Request, Turns) {
+    fn with_loaders(&self, scope: &Scope, request: Request) -> (Request, Turns) {
         let loads = Loads::default();
-        (request.data(Loaders::new(self.store.clone(), loads.clone())), Turns::new(loads))
+        (request.data(Loaders::new(self.store.clone(), scope.clone(), loads.clone())), Turns::new(loads))
     }
 
     /// Parses once, here, so that an error of the syntax is told from one of the rules.

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Object, Result};
 
+use super::access::{needs, permitted, require};
 use super::alert::Alert;
 use super::comment::Comment;
-use super::connection::{Counted, TimelineConnection, TotalCount, connection};
+use super::connection::{Counted, TimelineConnection, TotalCount, connection, empty};
 use super::error::nullable;
 use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::relation::{RelatedIncident, related_to};
 use super::scalar::{DateTime, Id, Map};
+use crate::domain::Permission::{AlertsRead, IncidentsRead, PlaybooksRead};
 use crate::domain::{self, IncidentKind, IncidentState, ListTag, NestedPage, Severity};
 
-/// Something that somebody has to respond to.
+/// Something that somebody has to respond to. Whoever has got hold of one may see it, and goes on to: its source never changes.
 pub struct Incident(pub Arc<domain::Incident>);
 
 impl From<domain::Incident> for Incident {
@@ -110,49 +112,69 @@ impl Incident {
     }
 
     /// Alerts that opened or joined it, newest first.
+    #[graphql(directive = needs::apply(AlertsRead.into()))]
     async fn alerts(
         &self,
         context: &Context<'_>,
         #[graphql(default_with = "Some(20)")] first: Option<i32>,
         after: Option<String>,
     ) -> Result<Counted<Alert>> {
+        if permitted(context, AlertsRead).is_none() {
+            return Ok(empty());
+        }
         let page = NestedPage::from_args(self.0.id, ListTag::Alerts, 20, first, after.as_deref())?;
         let found = context.data::<Loaders>()?.alerts(page).await?;
         Ok(connection(found, ListTag::Alerts, TotalCount::AlertsOf(self.0.id)))
     }
 
     /// Comments, oldest first.
+    #[graphql(directive = needs::apply(IncidentsRead.into()))]
     async fn comments(
         &self,
         context: &Context<'_>,
         #[graphql(default_with = "Some(20)")] first: Option<i32>,
         after: Option<String>,
     ) -> Result<Counted<Comment>> {
+        if permitted(context, IncidentsRead).is_none() {
+            return Ok(empty());
+        }
         let page = NestedPage::from_args(self.0.id, ListTag::Comments, 20, first, after.as_deref())?;
         let found = context.data::<Loaders>()?.comments(page).await?;
         Ok(connection(found, ListTag::Comments, TotalCount::CommentsOf(self.0.id)))
     }
 
     /// Its audit trail, oldest first.
+    #[graphql(directive = needs::apply(IncidentsRead.into()))]
     async fn timeline(
         &self,
         context: &Context<'_>,
         #[graphql(default_with = "Some(50)")] first: Option<i32>,
         after: Option<String>,
     ) -> Result<TimelineConnection> {
+        if permitted(context, IncidentsRead).is_none() {
+            return Ok(empty());
+        }
         let page = NestedPage::from_args(self.0.id, ListTag::Timeline, 50, first, after.as_deref())?;
         let found = context.data::<Loaders>()?.timeline(page).await?;
         Ok(connection(found, ListTag::Timeline, TotalCount::TimelineOf(self.0.id)))
     }
 
     /// Incidents that it was linked or merged with, or that may have the same cause: at most twenty, best first.
+    #[graphql(directive = needs::apply(IncidentsRead.into()))]
     async fn related_incidents(&self, context: &Context<'_>) -> Result<Vec<RelatedIncident>> {
+        if permitted(context, IncidentsRead).is_none() {
+            return Ok(Vec::new());
+        }
         related_to(context, self.0.id).await
     }
 
     /// The enabled playbook that fitted it best when it was created.
+    #[graphql(directive = needs::apply(PlaybooksRead.into()))]
     async fn playbook(&self, context: &Context<'_>) -> Option<Playbook> {
-        let found = async { Ok(context.data::<Loaders>()?.playbook_of(self.0.id).await?.map(Playbook)) };
+        let found = async {
+            require(context, PlaybooksRead)?;
+            Ok(context.data::<Loaders>()?.playbook_of(self.0.id).await?.map(Playbook))
+        };
         nullable(context, found.await)
     }
 }

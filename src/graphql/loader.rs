@@ -1,6 +1,6 @@
 //! What hangs on incidents, loaded for all that ask at a time, with one statement for each kind of thing.
 //!
-//! Loaders are of one operation, and keep nothing: a mutation's next field, and a subscription's next event, read anew.
+//! Loaders are of one operation and one scope, and keep nothing: a mutation's next field, and a subscription's next event, read anew.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,19 +11,25 @@ use async_graphql::{Error, Result};
 
 use super::error::{Internal, shared};
 use super::turns::{AtOnce, Loads};
-use crate::domain::{Alert, Comment, Incident, IncidentId, NestedPage, Page, Playbook, RelatedIncident, TimelineEntry};
+use crate::domain::{
+    Alert, Comment, Incident, IncidentId, NestedPage, Page, Playbook, RelatedIncident, Scope, TimelineEntry,
+};
 use crate::store::{Store, StoreError};
 
 /// The loaders of one operation.
 pub struct Loaders(DataLoader<FromStore>);
 
-struct FromStore(Store);
+/// Under the scope of whoever asks: nothing outside is loaded.
+struct FromStore {
+    store: Store,
+    scope: Scope,
+}
 
 impl Loaders {
     /// Loads run where `loads` is driven.
-    pub fn new(store: Store, loads: Loads) -> Self {
+    pub fn new(store: Store, scope: Scope, loads: Loads) -> Self {
         // as many keys as there are: a batch of a fixed size would be a statement more for every so many
-        Self(DataLoader::new(FromStore(store), loads, AtOnce).max_batch_size(usize::MAX))
+        Self(DataLoader::new(FromStore { store, scope }, loads, AtOnce).max_batch_size(usize::MAX))
     }
 
     async fn one<K>(&self, key: K) -> Result<Option<<FromStore as Loader<K>>::Value>>
@@ -78,7 +84,7 @@ fn whole<T: Clone>(page: Option<Arc<Page<T>>>) -> Result<Page<T>> {
 
 /// Declares a kind of key, and how the store answers many of them.
 macro_rules! loads {
-    ($($key:ident($of:ty) -> $value:ty = $method:ident;)*) => {$(
+    ($($key:ident($of:ty) -> $value:ty = $method:ident($($scope:ident)?);)*) => {$(
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         struct $key($of);
 
@@ -88,7 +94,7 @@ macro_rules! loads {
 
             async fn load(&self, keys: &[$key]) -> Result<HashMap<$key, $value>, Arc<StoreError>> {
                 let keys: Vec<$of> = keys.iter().map(|key| key.0).collect();
-                let found = self.0.$method(&keys).await.map_err(Arc::new)?;
+                let found = self.store.$method($(&self.$scope,)? &keys).await.map_err(Arc::new)?;
                 Ok(found.into_iter().map(|(key, value)| ($key(key), value.into())).collect())
             }
         }
@@ -96,13 +102,13 @@ macro_rules! loads {
 }
 
 loads! {
-    IncidentKey(IncidentId) -> Arc<Incident> = incidents_by_id;
-    AlertsKey(NestedPage) -> Arc<Page<Alert>> = alert_pages;
-    CommentsKey(NestedPage) -> Arc<Page<Comment>> = comment_pages;
-    TimelineKey(NestedPage) -> Arc<Page<TimelineEntry>> = timeline_pages;
-    PlaybookOf(IncidentId) -> Arc<Playbook> = playbooks_of;
-    RelatedTo(IncidentId) -> Arc<[RelatedIncident]> = related_incidents;
-    AlertCount(IncidentId) -> i64 = alert_counts;
-    CommentCount(IncidentId) -> i64 = comment_counts;
-    TimelineCount(IncidentId) -> i64 = timeline_counts;
+    IncidentKey(IncidentId) -> Arc<Incident> = incidents_by_id(scope);
+    AlertsKey(NestedPage) -> Arc<Page<Alert>> = alert_pages(scope);
+    CommentsKey(NestedPage) -> Arc<Page<Comment>> = comment_pages();
+    TimelineKey(NestedPage) -> Arc<Page<TimelineEntry>> = timeline_pages();
+    PlaybookOf(IncidentId) -> Arc<Playbook> = playbooks_of();
+    RelatedTo(IncidentId) -> Arc<[RelatedIncident]> = related_incidents(scope);
+    AlertCount(IncidentId) -> i64 = alert_counts(scope);
+    CommentCount(IncidentId) -> i64 = comment_counts();
+    TimelineCount(IncidentId) -> i64 = timeline_counts();
 }

@@ -1,5 +1,6 @@
 //! The GraphQL schema and what answers it.
 
+mod access;
 mod alert;
 mod comment;
 mod connection;

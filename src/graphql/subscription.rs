@@ -7,14 +7,16 @@ use std::sync::Arc;
 use async_graphql::{Context, Object, Result, Subscription};
 use futures::{Stream, StreamExt as _};
 
+use super::access::{needs, require};
 use super::alert::Alert;
 use super::error::Internal;
 use super::incident::Incident;
 use super::scalar::{DateTime, Id};
 use crate::clock::Clock;
+use crate::domain::Permission::{AlertsSubscribe, IncidentsSubscribe};
 use crate::domain::{
-    Access, Change, Cursor, Event, Filter, IncidentChange, IncidentId, IncidentState, Interest, Severity, Timestamp,
-    UpdateType,
+    Change, Cursor, Event, Filter, IncidentChange, IncidentId, IncidentState, Interest, Permission, Severity,
+    Timestamp, UpdateType,
 };
 use crate::events::{Delivery, EventSlot};
 
@@ -29,10 +31,11 @@ fn set<T: Ord>(list: Option<Vec<T>>) -> Option<std::collections::BTreeSet<T>> {
 /// Opens the operation's stream of what `filter` matches and may be seen.
 fn open<T>(
     context: &Context<'_>,
+    permission: Permission,
     filter: Filter,
     view: impl Fn(Delivery) -> Result<T> + Send,
 ) -> Result<impl Stream<Item = Result<T>>> {
-    let scope = context.data::<Access>()?.scope.clone();
+    let scope = require(context, permission)?.clone();
     Ok(context.data::<EventSlot>()?.open(Interest { filter, scope })?.map(view))
 }
 
@@ -50,6 +53,7 @@ fn incident_of(delivery: Delivery) -> Result<Incident> {
 #[Subscription]
 impl Subscription {
     /// Every change of an incident, and a HEARTBEAT (incidentId null) while nothing happens, unless `updateTypes` leaves it out.
+    #[graphql(directive = needs::apply(IncidentsSubscribe.into()))]
     async fn incident_updates(
         &self,
         context: &Context<'_>,
@@ -65,7 +69,7 @@ impl Subscription {
             active_only: active_only.unwrap_or(false),
         };
         let clock = context.data::<Clock>()?.clone();
-        open(context, filter, move |delivery| {
+        open(context, IncidentsSubscribe, filter, move |delivery| {
             Ok(match delivery {
                 Delivery::Event(event) => IncidentUpdate::Changed(event),
                 Delivery::Heartbeat(cursor) => IncidentUpdate::Heartbeat { cursor, at: clock.now() },
@@ -73,38 +77,42 @@ impl Subscription {
         })
     }
 
+    #[graphql(directive = needs::apply(IncidentsSubscribe.into()))]
     async fn new_incidents(
         &self,
         context: &Context<'_>,
         severities: Option<Vec<Severity>>,
     ) -> Result<impl Stream<Item = Result<Incident>>> {
-        open(context, Filter::NewIncidents { severities: set(severities) }, incident_of)
+        open(context, IncidentsSubscribe, Filter::NewIncidents { severities: set(severities) }, incident_of)
     }
 
     /// Incidents created as P0 or P1, and those raised from P2–P4 to P0 or P1 later.
+    #[graphql(directive = needs::apply(IncidentsSubscribe.into()))]
     async fn critical_incidents(&self, context: &Context<'_>) -> Result<impl Stream<Item = Result<Incident>>> {
-        open(context, Filter::CriticalIncidents, incident_of)
+        open(context, IncidentsSubscribe, Filter::CriticalIncidents, incident_of)
     }
 
+    #[graphql(directive = needs::apply(IncidentsSubscribe.into()))]
     async fn incident_state_changes(
         &self,
         context: &Context<'_>,
         incident_id: Option<Id>,
     ) -> Result<impl Stream<Item = Result<IncidentStateChange>>> {
         let filter = Filter::StateChanges { incident_id: incident_id.map(|id| IncidentId(id.0)) };
-        open(context, filter, |delivery| match delivery {
+        open(context, IncidentsSubscribe, filter, |delivery| match delivery {
             Delivery::Event(event) => Ok(IncidentStateChange(event)),
             Delivery::Heartbeat(_) => Err(Internal.into()),
         })
     }
 
     /// Every alert as it comes in, repeats and ends included.
+    #[graphql(directive = needs::apply(AlertsSubscribe.into()))]
     async fn alerts(
         &self,
         context: &Context<'_>,
         sources: Option<Vec<String>>,
     ) -> Result<impl Stream<Item = Result<Alert>>> {
-        open(context, Filter::Alerts { sources: set(sources) }, |delivery| match delivery {
+        open(context, AlertsSubscribe, Filter::Alerts { sources: set(sources) }, |delivery| match delivery {
             Delivery::Event(event) => match &event.change {
                 Change::Alert(alert) => Ok(Alert(Arc::clone(alert))),
                 Change::Incident(_) | Change::Unreadable => Err(Internal.into()),

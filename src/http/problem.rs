@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::json::Malformed;
-use crate::domain::{InvalidInput, PageError};
+use crate::domain::{Forbidden, InvalidInput, PageError};
 use crate::graphql::{Code, NotFound, Refusal, print_instant};
 use crate::store::{IntakeError, StoreError};
 
@@ -85,7 +85,7 @@ macro_rules! problems {
     )*};
 }
 
-problems!(StoreError, IntakeError, InvalidInput, PageError, NotFound);
+problems!(StoreError, IntakeError, Forbidden, InvalidInput, PageError, NotFound);
 
 /// What every operation that can fail says in its description.
 impl IntoResponses for Problem {

@@ -38,7 +38,7 @@ impl Execution {
     /// Parses, validates and runs the resolver, which says what it filters for. A request error is `Err`.
     pub async fn open(gateway: &Gateway, request: Request, access: &Access) -> Result<(Self, Interest), NotOpened> {
         let slot = EventSlot::default();
-        let mut stream = gateway.open_subscription(request, access.clone(), slot.clone());
+        let mut stream = gateway.open_subscription(request, access, slot.clone());
         let interest = poll_fn(|context| match stream.poll_next_unpin(context) {
             Poll::Ready(Some(response)) => Poll::Ready(Err(NotOpened::Refused(Box::new(response)))),
             Poll::Ready(None) => Poll::Ready(Err(NotOpened::NoField)),

@@ -8,11 +8,11 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::document::Document;
-use super::incidents::parse;
-use super::nested::Asked;
+use super::incidents::{parse, push_scope};
+use super::nested::{Asked, sources_of};
 use super::{Store, StoreError, Work, milliseconds};
 use crate::domain::{
-    Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NestedPage, NewAlert, Page, PageRequest, Seek,
+    Alert, AlertFilter, AlertId, AlertStatus, IncidentId, NestedPage, NewAlert, Page, PageRequest, Scope, Seek,
     SubmittedAlert, Timestamp,
 };
 
@@ -123,8 +123,8 @@ impl Store {
             .collect()
     }
 
-    /// One alert.
-    pub async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+    /// One alert, if it is inside the scope.
+    pub async fn alert(&self, scope: &Scope, id: AlertId) -> Result<Option<Alert>, StoreError> {
         let mut lease = self.lease().await?;
         let row = lease
             .within(|connection| {
@@ -141,12 +141,17 @@ impl Store {
                 )
             })
             .await?;
-        row.map(Alert::try_from).transpose()
+        row.filter(|row| scope.contains(&row.source)).map(Alert::try_from).transpose()
     }
 
-    /// One page of the alerts that a filter matches, newest first.
-    pub async fn alerts(&self, filter: &AlertFilter, page: PageRequest) -> Result<Page<Alert>, StoreError> {
-        let mut query = alerts_query(filter, page);
+    /// One page of the alerts that a filter matches, of those inside the scope, newest first.
+    pub async fn alerts(
+        &self,
+        scope: &Scope,
+        filter: &AlertFilter,
+        page: PageRequest,
+    ) -> Result<Page<Alert>, StoreError> {
+        let mut query = alerts_query(scope, filter, page);
         let mut lease = self.lease().await?;
         let rows: Vec<AlertRow> =
             lease.within(|connection| Box::pin(query.build_query_as().fetch_all(connection))).await?;
@@ -154,9 +159,15 @@ impl Store {
         Ok(Page::from_search(page, found))
     }
 
-    /// Pages of incidents' alerts, newest first, in one statement.
-    pub async fn alert_pages(&self, pages: &[NestedPage]) -> Result<HashMap<NestedPage, Page<Alert>>, StoreError> {
+    /// Pages of incidents' alerts, newest first, in one statement. An incident may have alerts of other sources, by a merge:
+    /// those outside the scope are left out.
+    pub async fn alert_pages(
+        &self,
+        scope: &Scope,
+        pages: &[NestedPage],
+    ) -> Result<HashMap<NestedPage, Page<Alert>>, StoreError> {
         let asked = &Asked::of(pages);
+        let sources = &sources_of(scope);
         let mut lease = self.lease().await?;
         let rows = lease
             .within(|connection| {
@@ -173,11 +184,13 @@ impl Store {
                              SELECT * FROM incident_manager.alert a
                              WHERE a.incident_id = k.incident_id AND (a.received_at, a.id) <
                                    (coalesce(k.at, 'infinity'), coalesce(k.id, '00000000-0000-0000-0000-000000000000'))
+                               AND ($5::text[] IS NULL OR a.source = ANY($5))
                              ORDER BY a.received_at DESC, a.id DESC LIMIT $4) a"#,
                         &asked.incidents,
                         &asked.at as &[Option<Timestamp>],
                         &asked.ids as &[Option<Uuid>],
                         asked.limit,
+                        sources.as_deref(),
                     )
                     .fetch_all(connection)
                     .await
@@ -189,8 +202,13 @@ impl Store {
         Ok(asked.pages(rows, |a, b| (b.received_at, b.id).cmp(&(a.received_at, a.id))))
     }
 
-    /// How many alerts incidents have; those that have none are left out.
-    pub async fn alert_counts(&self, incidents: &[IncidentId]) -> Result<HashMap<IncidentId, i64>, StoreError> {
+    /// How many alerts incidents have, of those inside the scope; incidents that have none are left out.
+    pub async fn alert_counts(
+        &self,
+        scope: &Scope,
+        incidents: &[IncidentId],
+    ) -> Result<HashMap<IncidentId, i64>, StoreError> {
+        let sources = sources_of(scope);
         let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
         let mut lease = self.lease().await?;
         let rows = lease
@@ -198,8 +216,10 @@ impl Store {
                 Box::pin(async move {
                     sqlx::query!(
                         r#"SELECT incident_id AS "incident_id!", count(*) AS "count!" FROM incident_manager.alert
-                           WHERE incident_id = ANY($1) GROUP BY incident_id"#,
-                        &ids
+                           WHERE incident_id = ANY($1) AND ($2::text[] IS NULL OR source = ANY($2))
+                           GROUP BY incident_id"#,
+                        &ids,
+                        sources.as_deref(),
                     )
                     .fetch_all(connection)
                     .await
@@ -209,9 +229,10 @@ impl Store {
         Ok(rows.into_iter().map(|row| (IncidentId(row.incident_id), row.count)).collect())
     }
 
-    /// How many alerts a filter matches.
-    pub async fn count_alerts(&self, filter: &AlertFilter) -> Result<i64, StoreError> {
+    /// How many alerts a filter matches, of those inside the scope.
+    pub async fn count_alerts(&self, scope: &Scope, filter: &AlertFilter) -> Result<i64, StoreError> {
         let mut query = QueryBuilder::new("SELECT count(*) FROM incident_manager.alert WHERE true");
+        push_scope(&mut query, scope);
         push_filter(&mut query, filter);
         let mut lease = self.lease().await?;
         Ok(lease.within(|connection| Box::pin(query.build_query_scalar().fetch_one(connection))).await?)
@@ -230,12 +251,13 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &AlertFilter) {
     }
 }
 
-fn alerts_query(filter: &AlertFilter, page: PageRequest) -> QueryBuilder<Postgres> {
+fn alerts_query(scope: &Scope, filter: &AlertFilter, page: PageRequest) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
         "SELECT 1::bigint AS list, id, external_id, source, title, description, severity, alert_type, labels, annotations,
                 affected_services, runbook_url, firing, received_at, deduplicated, incident_id
          FROM incident_manager.alert WHERE true",
     );
+    push_scope(&mut query, scope);
     push_filter(&mut query, filter);
     let (key, compare, direction) = match page.seek {
         Seek::Forward(key) => (key, " < (", " DESC"),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::nested::Asked;
 use super::{Store, StoreError, Work};
-use crate::domain::{Comment, CommentId, IncidentId, NestedPage, NewComment, Page, Timestamp};
+use crate::domain::{Comment, CommentId, IncidentId, NestedPage, NewComment, Page, Scope, Timestamp};
 
 struct CommentRow {
     /// Of the lists that were asked for, which one, from 1.
@@ -32,8 +32,16 @@ impl From<CommentRow> for Comment {
 }
 
 impl Store {
-    /// Adds a comment by the actor; `None` where there is no such incident.
-    pub async fn add_comment(&self, actor: &str, new: &NewComment) -> Result<Option<Comment>, StoreError> {
+    /// Adds a comment by the actor; `None` where there is no such incident inside the scope.
+    pub async fn add_comment(
+        &self,
+        actor: &str,
+        scope: &Scope,
+        new: &NewComment,
+    ) -> Result<Option<Comment>, StoreError> {
+        if !self.sees(scope, new.incident_id).await? {
+            return Ok(None);
+        }
         Ok(self.write(actor, &Add { id: Uuid::now_v7(), new }).await?.map(Comment::from))
     }
 

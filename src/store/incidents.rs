@@ -6,8 +6,11 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::document::Document;
+use super::nested::sources_of;
 use super::{Lease, Store, StoreError};
-use crate::domain::{Incident, IncidentFilter, IncidentId, IncidentOrder, Keyset, Page, PageRequest, Seek, Timestamp};
+use crate::domain::{
+    Incident, IncidentFilter, IncidentId, IncidentOrder, Keyset, Page, PageRequest, Scope, Seek, Timestamp,
+};
 
 /// A row of `incident`: every scalar field of the contract.
 #[derive(sqlx::FromRow)]
@@ -71,7 +74,7 @@ where
     text.parse().map_err(|source| StoreError::Decode { column, source: Box::new(source) })
 }
 
-/// The incidents of these ids that there are, in no order.
+/// The incidents of these ids that there are, in no order, whoever asks.
 pub(super) async fn fetch(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<IncidentRow>, sqlx::Error> {
     sqlx::query_as!(
         IncidentRow,
@@ -87,24 +90,37 @@ pub(super) async fn fetch(connection: &mut PgConnection, ids: &[Uuid]) -> Result
 
 impl Store {
     /// One incident.
-    pub async fn incident(&self, id: IncidentId) -> Result<Option<Incident>, StoreError> {
-        Ok(self.incidents_by_id(&[id]).await?.remove(&id))
+    pub async fn incident(&self, scope: &Scope, id: IncidentId) -> Result<Option<Incident>, StoreError> {
+        Ok(self.incidents_by_id(scope, &[id]).await?.remove(&id))
     }
 
-    /// The incidents of these ids that there are, in one statement.
-    pub async fn incidents_by_id(&self, ids: &[IncidentId]) -> Result<HashMap<IncidentId, Incident>, StoreError> {
+    /// The incidents of these ids that there are inside the scope, in one statement.
+    pub async fn incidents_by_id(
+        &self,
+        scope: &Scope,
+        ids: &[IncidentId],
+    ) -> Result<HashMap<IncidentId, Incident>, StoreError> {
         let mut lease = self.lease().await?;
-        fetch_by_id(&mut lease, ids.iter().map(|id| id.0).collect()).await
+        let mut found = fetch_by_id(&mut lease, ids.iter().map(|id| id.0).collect()).await?;
+        found.retain(|_, incident| scope.contains(&incident.source));
+        Ok(found)
     }
 
-    /// One page of the incidents that a filter matches.
+    /// Whether there is an incident of this id inside the scope. It stays so: a source never changes.
+    pub(super) async fn sees(&self, scope: &Scope, id: IncidentId) -> Result<bool, StoreError> {
+        // of all sources, whoever needs it finds out
+        Ok(scope.sources().is_none() || self.incident(scope, id).await?.is_some())
+    }
+
+    /// One page of the incidents that a filter matches, of those inside the scope.
     pub async fn incidents(
         &self,
+        scope: &Scope,
         filter: &IncidentFilter,
         order: IncidentOrder,
         page: PageRequest,
     ) -> Result<Page<Incident>, StoreError> {
-        let mut query = incidents_query(filter, order, page);
+        let mut query = incidents_query(&Visible { filter, scope }, order, page);
         let mut lease = self.lease().await?;
         let rows: Vec<IncidentRow> =
             lease.within(|connection| Box::pin(query.build_query_as().fetch_all(connection))).await?;
@@ -112,10 +128,10 @@ impl Store {
         Ok(Page::from_search(page, found))
     }
 
-    /// How many incidents a filter matches.
-    pub async fn count_incidents(&self, filter: &IncidentFilter) -> Result<i64, StoreError> {
+    /// How many incidents a filter matches, of those inside the scope.
+    pub async fn count_incidents(&self, scope: &Scope, filter: &IncidentFilter) -> Result<i64, StoreError> {
         let mut query = QueryBuilder::new("SELECT count(*) FROM incident_manager.incident WHERE true");
-        push_filter(&mut query, filter);
+        push_filter(&mut query, &Visible { filter, scope });
         let mut lease = self.lease().await?;
         Ok(lease.within(|connection| Box::pin(query.build_query_scalar().fetch_one(connection))).await?)
     }
@@ -131,7 +147,21 @@ async fn fetch_by_id(lease: &mut Lease, ids: Vec<Uuid>) -> Result<HashMap<Incide
         .collect()
 }
 
-fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &IncidentFilter) {
+/// What a list holds.
+struct Visible<'a> {
+    filter: &'a IncidentFilter,
+    scope: &'a Scope,
+}
+
+/// Leaves out what is outside.
+pub(super) fn push_scope(query: &mut QueryBuilder<Postgres>, scope: &Scope) {
+    if let Some(sources) = sources_of(scope) {
+        query.push(" AND source = ANY(").push_bind(sources).push(")");
+    }
+}
+
+fn push_filter(query: &mut QueryBuilder<Postgres>, Visible { filter, scope }: &Visible<'_>) {
+    push_scope(query, scope);
     let names = |values: Vec<&'static str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
     if let Some(ids) = &filter.ids {
         query.push(" AND id = ANY(").push_bind(ids.iter().map(|id| id.0).collect::<Vec<_>>()).push(")");
@@ -174,7 +204,7 @@ const COLUMNS: &str = "id, title, description, severity, state, incident_type, s
     fingerprint, version";
 
 /// Looks for one row more than the page holds, in the order of the search: backward it is the list's, turned round.
-fn incidents_query(filter: &IncidentFilter, order: IncidentOrder, page: PageRequest) -> QueryBuilder<Postgres> {
+fn incidents_query(filter: &Visible<'_>, order: IncidentOrder, page: PageRequest) -> QueryBuilder<Postgres> {
     let (key, backward) = match page.seek {
         Seek::Forward(key) => (key, false),
         Seek::Backward(key) => (key, true),
@@ -214,7 +244,7 @@ fn incidents_query(filter: &IncidentFilter, order: IncidentOrder, page: PageRequ
     query
 }
 
-fn push_select(query: &mut QueryBuilder<Postgres>, filter: &IncidentFilter) {
+fn push_select(query: &mut QueryBuilder<Postgres>, filter: &Visible<'_>) {
     query.push("SELECT ").push(COLUMNS).push(" FROM incident_manager.incident WHERE true");
     push_filter(query, filter);
 }

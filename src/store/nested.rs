@@ -6,7 +6,12 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::domain::{NestedPage, Page, Timestamp};
+use crate::domain::{NestedPage, Page, Scope, Timestamp};
+
+/// The sources of a scope, as a statement takes them; null is no limit.
+pub(super) fn sources_of(scope: &Scope) -> Option<Vec<String>> {
+    scope.sources().map(|sources| sources.iter().cloned().collect())
+}
 
 /// The pages that are asked for, as arrays of what a statement takes.
 pub(super) struct Asked<'p> {

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::document::Document;
 use super::incidents::{IncidentRow, parse};
+use super::nested::sources_of;
 use super::{Store, StoreError, Work};
-use crate::domain::{Incident, IncidentId, IncidentPair, RelatedIncident};
+use crate::domain::{Incident, IncidentId, IncidentPair, RelatedIncident, Scope};
 
 struct RelatedRow {
     of: Uuid,
@@ -18,14 +19,17 @@ struct RelatedRow {
 }
 
 impl Store {
-    /// What incidents are related to, the best first, in one statement; those that are related to none are left out.
+    /// What incidents are related to inside the scope, the best first, in one statement; those that are related to none are left out.
     pub async fn related_incidents(
         &self,
+        scope: &Scope,
         incidents: &[IncidentId],
     ) -> Result<HashMap<IncidentId, Vec<RelatedIncident>>, StoreError> {
         let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
+        let sources = sources_of(scope);
         let mut lease = self.lease().await?;
-        let rows = lease.within(|connection| Box::pin(async move { fetch_related(connection, &ids).await })).await?;
+        let rows =
+            lease.within(|connection| Box::pin(async move { fetch_related(connection, &ids, sources).await })).await?;
         let mut related: HashMap<IncidentId, Vec<RelatedIncident>> = HashMap::new();
         for row in rows {
             related.entry(IncidentId(row.of)).or_default().push(RelatedIncident {
@@ -37,13 +41,27 @@ impl Store {
         Ok(related)
     }
 
-    /// Links two incidents; once linked they stay so. `Err` of the result names one that there is not.
-    pub async fn link_incidents(&self, actor: &str, pair: IncidentPair) -> Result<Result<(), IncidentId>, StoreError> {
+    /// Links two incidents; once linked they stay so. `Err` of the result names one that there is not inside the scope.
+    pub async fn link_incidents(
+        &self,
+        actor: &str,
+        scope: &Scope,
+        pair: IncidentPair,
+    ) -> Result<Result<(), IncidentId>, StoreError> {
+        for id in [pair.low(), pair.high()] {
+            if !self.sees(scope, id).await? {
+                return Ok(Err(id));
+            }
+        }
         self.write(actor, &Link { pair }).await
     }
 }
 
-async fn fetch_related(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<RelatedRow>, sqlx::Error> {
+async fn fetch_related(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    sources: Option<Vec<String>>,
+) -> Result<Vec<RelatedRow>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT k.id AS "of!", r.reason AS "reason!", r.score AS "score!",
                   i.id, i.title, i.description, i.severity, i.state, i.incident_type, i.source, i.created_at,
@@ -51,10 +69,11 @@ async fn fetch_related(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Ve
                   i.labels AS "labels: Document", i.metadata AS "metadata: Document", i.resolution, i.root_cause,
                   i.fingerprint, i.version
            FROM unnest($1::uuid[]) k(id)
-           CROSS JOIN LATERAL incident_manager.related_incidents(k.id) r
+           CROSS JOIN LATERAL incident_manager.related_incidents(k.id, $2) r
            JOIN incident_manager.incident i ON i.id = r.id
            ORDER BY k.id, r.rank"#,
-        ids
+        ids,
+        sources.as_deref(),
     )
     .fetch_all(connection)
     .await?;

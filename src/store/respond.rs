@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::incidents::{IncidentRow, fetch};
 use super::{Store, StoreError, Work};
 use crate::domain::{
-    Assignment, Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Resolution, Severity,
+    Assignment, Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Resolution, Scope,
+    Severity,
 };
 
 /// The caller's `expectedVersion` is not the incident's.
@@ -42,6 +43,20 @@ async fn after(connection: &mut PgConnection, id: Uuid, updated: Option<Uuid>) -
 }
 
 impl Store {
+    /// Changes an incident that is inside the scope; `None` where there is none.
+    async fn change<W: Work<Output = Changed>>(
+        &self,
+        actor: &str,
+        scope: &Scope,
+        id: IncidentId,
+        work: &W,
+    ) -> Result<Option<Incident>, StoreError> {
+        if !self.sees(scope, id).await? {
+            return Ok(None);
+        }
+        self.write(actor, work).await?.into_incident()
+    }
+
     /// Makes an incident.
     pub async fn create_incident(&self, actor: &str, new: &NewIncident) -> Result<Incident, StoreError> {
         self.write(actor, &Create { id: Uuid::now_v7(), new }).await?.try_into()
@@ -51,47 +66,56 @@ impl Store {
     pub async fn update_incident(
         &self,
         actor: &str,
+        scope: &Scope,
         id: IncidentId,
         patch: &IncidentPatch,
         expected_version: Option<i32>,
     ) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Update { id: id.0, patch, expected_version }).await?.into_incident()
+        self.change(actor, scope, id, &Update { id: id.0, patch, expected_version }).await
     }
 
     /// DETECTED to TRIAGED; an incident that has left DETECTED stays as it is.
-    pub async fn acknowledge_incident(&self, actor: &str, id: IncidentId) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Acknowledge { id: id.0 }).await?.into_incident()
+    pub async fn acknowledge_incident(
+        &self,
+        actor: &str,
+        scope: &Scope,
+        id: IncidentId,
+    ) -> Result<Option<Incident>, StoreError> {
+        self.change(actor, scope, id, &Acknowledge { id: id.0 }).await
     }
 
     /// Moves an incident to a state, if the state machine has that step.
     pub async fn transition_incident(
         &self,
         actor: &str,
+        scope: &Scope,
         id: IncidentId,
         to: IncidentState,
         expected_version: Option<i32>,
     ) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Transition { id: id.0, to, expected_version }).await?.into_incident()
+        self.change(actor, scope, id, &Transition { id: id.0, to, expected_version }).await
     }
 
     /// Resolves an incident; a resolution or root cause that is not given stays as it is.
     pub async fn resolve_incident(
         &self,
         actor: &str,
+        scope: &Scope,
         id: IncidentId,
         resolution: &Resolution,
     ) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Resolve { id: id.0, resolution }).await?.into_incident()
+        self.change(actor, scope, id, &Resolve { id: id.0, resolution }).await
     }
 
     /// Gives an incident to somebody, or to nobody.
     pub async fn assign_incident(
         &self,
         actor: &str,
+        scope: &Scope,
         id: IncidentId,
         assignment: &Assignment,
     ) -> Result<Option<Incident>, StoreError> {
-        self.write(actor, &Assign { id: id.0, assignment }).await?.into_incident()
+        self.change(actor, scope, id, &Assign { id: id.0, assignment }).await
     }
 }
 

@@ -13,8 +13,9 @@ use utoipa::{PartialSchema, ToSchema};
 use super::extract::{Body, Parameters};
 use super::representation::{AlertResult, AlertResults};
 use crate::auth::Viewer;
+use crate::domain::Permission::AlertsSubmit;
 use crate::domain::{InvalidInput, NewAlert, limits};
-use crate::graphql::SubmitAlertInput;
+use crate::graphql::{Refusal, SubmitAlertInput};
 use crate::http::AppState;
 use crate::http::problem::Problem;
 
@@ -46,6 +47,7 @@ impl ToSchema for Alerts {
 /// does. All of an array is stored, in one transaction and as if one came after the other, or nothing of it.
 #[utoipa::path(post, path = "/v1/alerts", tag = "alerts", operation_id = "submitAlerts",
     request_body = Alerts,
+    security(("bearer" = ["alerts.submit"])),
     responses(
         (status = 201, description = "What became of each", body = AlertResults),
         Problem,
@@ -56,9 +58,16 @@ pub async fn submit(
     parameters: Parameters,
     body: Body,
 ) -> Result<Response, Problem> {
+    let scope = viewer.access.require(AlertsSubmit)?;
     parameters.end()?;
     let many = body.0.is_array();
     let alerts = if many { check_all(body)? } else { vec![body.read::<SubmitAlertInput>()?.check()?] };
+    for (number, alert) in alerts.iter().enumerate() {
+        scope.require(&alert.source).map_err(|outside| {
+            let refusal = Refusal::from(&outside);
+            if many { refusal.within(&format!("[{number}]")) } else { refusal }
+        })?;
+    }
     let mut stored = state.intake.submit(&viewer.subject, alerts).await?.into_iter().map(AlertResult::from);
     let results = match stored.next() {
         Some(one) if !many => AlertResults::One(one),

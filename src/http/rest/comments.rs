@@ -12,6 +12,7 @@ use super::incidents::DEFAULT_PAGE;
 use super::link::links;
 use super::representation::{Comment, Comments, PageInfo};
 use crate::auth::Viewer;
+use crate::domain::Permission::{IncidentsRead, IncidentsWrite};
 use crate::domain::{self, ListTag, NestedPage, NewComment, Page};
 use crate::graphql::NotFound;
 use crate::http::AppState;
@@ -41,22 +42,26 @@ pub struct AddCommentInput {
 /// Oldest first.
 #[utoipa::path(get, path = "/v1/incidents/{id}/comments", tag = "comments", operation_id = "listComments",
     params(PathId, CommentPage),
+    security(("bearer" = ["incidents.read"])),
     responses(
         (status = 200, description = "A page", body = Comments, headers(("Link" = String, description = "The page after this one, where there is one"))),
         Problem,
     ))]
 pub async fn list(
     State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
     uri: Uri,
     PathId(id): PathId,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
+    let scope = viewer.access.require(IncidentsRead)?;
     let CommentPage { first, after } = parameters.take()?;
     parameters.end()?;
     let asked = NestedPage::from_args(id, ListTag::Comments, DEFAULT_PAGE, first, after.as_deref())?;
     let page = state.store.comment_pages(&[asked]).await?.remove(&asked).unwrap_or_else(|| asked.found(Vec::new()));
-    // who has comments is there
-    if page.items.is_empty() && state.store.incident(id).await?.is_none() {
+    // who has comments is there, if not inside every scope
+    let certain = !page.items.is_empty() && scope.sources().is_none();
+    if !certain && state.store.incident(scope, id).await?.is_none() {
         return Err(NotFound { kind: "incident", id: id.0 }.into());
     }
     let page_info = PageInfo::of(&page, |comment: &domain::Comment| comment.key().encode());
@@ -72,6 +77,7 @@ pub async fn list(
 #[utoipa::path(post, path = "/v1/incidents/{id}/comments", tag = "comments", operation_id = "addComment",
     params(PathId),
     request_body = AddCommentInput,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 201, description = "The comment as it was made", body = Comment),
         Problem,
@@ -83,10 +89,11 @@ pub async fn add(
     parameters: Parameters,
     body: Body,
 ) -> Result<Response, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     parameters.end()?;
     let AddCommentInput { body } = body.read()?;
     let new = NewComment { incident_id: id, body }.check()?;
-    let added = state.store.add_comment(&viewer.subject, &new).await?;
+    let added = state.store.add_comment(&viewer.subject, scope, &new).await?;
     let comment = added.ok_or(NotFound { kind: "incident", id: id.0 })?;
     Ok((StatusCode::CREATED, Json(Comment::from(comment))).into_response())
 }

@@ -12,6 +12,7 @@ use super::extract::{Body, OptionalBody, Parameters, PathId};
 use super::link::links;
 use super::representation::{Incident, Incidents, PageInfo};
 use crate::auth::Viewer;
+use crate::domain::Permission::{IncidentsRead, IncidentsWrite};
 use crate::domain::{
     self, Assignment, IncidentId, IncidentOrder, IncidentState, InvalidInput, ListTag, PageRequest, Resolution,
 };
@@ -99,11 +100,18 @@ fn found(id: IncidentId, incident: Option<domain::Incident>) -> Result<Json<Inci
 /// A parameter that is not given lets everything through; one that may be repeated lets through what any of its values does.
 #[utoipa::path(get, path = "/v1/incidents", tag = "incidents", operation_id = "listIncidents",
     params(IncidentFilter, IncidentPage),
+    security(("bearer" = ["incidents.read"])),
     responses(
         (status = 200, description = "A page", body = Incidents, headers(("Link" = String, description = "The pages after and before this one, where there are any"))),
         Problem,
     ))]
-pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Parameters) -> Result<Response, Problem> {
+pub async fn list(
+    State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
+    uri: Uri,
+    mut parameters: Parameters,
+) -> Result<Response, Problem> {
+    let scope = viewer.access.require(IncidentsRead)?;
     let filter: IncidentFilter = parameters.take()?;
     let page: IncidentPage = parameters.take()?;
     parameters.end()?;
@@ -111,7 +119,7 @@ pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Param
     let tag = ListTag::Incidents(order);
     let (forward, backward) = ((page.first, page.after.as_deref()), (page.last, page.before.as_deref()));
     let request = PageRequest::from_args(tag, DEFAULT_PAGE, forward, backward)?;
-    let found = state.store.incidents(&filter.check()?, order, request).await?;
+    let found = state.store.incidents(scope, &filter.check()?, order, request).await?;
     let page_info = PageInfo::of(&found, |incident| incident.key(tag).encode());
     let link = links(&uri, request.size, &page_info, true);
     let incidents = found.items.into_iter().map(Incident::from).collect();
@@ -121,22 +129,26 @@ pub async fn list(State(state): State<AppState>, uri: Uri, mut parameters: Param
 /// Reads an incident
 #[utoipa::path(get, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "getIncident",
     params(PathId),
+    security(("bearer" = ["incidents.read"])),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
         Problem,
     ))]
 pub async fn get(
     State(state): State<AppState>,
+    Extension(viewer): Extension<Viewer>,
     PathId(id): PathId,
     parameters: Parameters,
 ) -> Result<Json<Incident>, Problem> {
+    let scope = viewer.access.require(IncidentsRead)?;
     parameters.end()?;
-    found(id, state.store.incident(id).await?)
+    found(id, state.store.incident(scope, id).await?)
 }
 
 /// Makes an incident
 #[utoipa::path(post, path = "/v1/incidents", tag = "incidents", operation_id = "createIncident",
     request_body = CreateIncidentInput,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 201, description = "The incident as it was made", body = Incident, headers(("Location" = String, description = "The path of the incident"))),
         Problem,
@@ -147,8 +159,10 @@ pub async fn create(
     parameters: Parameters,
     body: Body,
 ) -> Result<Response, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     parameters.end()?;
     let new = body.read::<CreateIncidentInput>()?.check()?;
+    scope.require(&new.source)?;
     let incident = state.store.create_incident(&viewer.subject, &new).await?;
     let location = [(header::LOCATION, format!("/v1/incidents/{}", incident.id))];
     Ok((StatusCode::CREATED, location, Json(Incident::from(incident))).into_response())
@@ -160,6 +174,7 @@ pub async fn create(
 #[utoipa::path(patch, path = "/v1/incidents/{id}", tag = "incidents", operation_id = "updateIncident",
     params(PathId, ExpectedVersion),
     request_body = UpdateIncidentInput,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
         Problem,
@@ -171,9 +186,10 @@ pub async fn update(
     parameters: Parameters,
     body: Body,
 ) -> Result<Json<Incident>, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     let version = ExpectedVersion::of(parameters)?;
     let patch = body.read::<UpdateIncidentInput>()?.check()?;
-    found(id, state.store.update_incident(&viewer.subject, id, &patch, version).await?)
+    found(id, state.store.update_incident(&viewer.subject, scope, id, &patch, version).await?)
 }
 
 /// Acknowledges an incident
@@ -182,6 +198,7 @@ pub async fn update(
 #[utoipa::path(post, path = "/v1/incidents/{id}/acknowledge", tag = "incidents", operation_id = "acknowledgeIncident",
     params(PathId),
     request_body = Option<AcknowledgeIncidentInput>,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
         Problem,
@@ -193,15 +210,17 @@ pub async fn acknowledge(
     parameters: Parameters,
     OptionalBody(body): OptionalBody,
 ) -> Result<Json<Incident>, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     parameters.end()?;
     let AcknowledgeIncidentInput {} = body.read()?;
-    found(id, state.store.acknowledge_incident(&viewer.subject, id).await?)
+    found(id, state.store.acknowledge_incident(&viewer.subject, scope, id).await?)
 }
 
 /// Moves an incident to a state
 #[utoipa::path(post, path = "/v1/incidents/{id}/transition", tag = "incidents", operation_id = "transitionIncident",
     params(PathId, ExpectedVersion),
     request_body = TransitionIncidentInput,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
         Problem,
@@ -213,15 +232,17 @@ pub async fn transition(
     parameters: Parameters,
     body: Body,
 ) -> Result<Json<Incident>, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     let version = ExpectedVersion::of(parameters)?;
     let TransitionIncidentInput { to } = body.read()?;
-    found(id, state.store.transition_incident(&viewer.subject, id, to, version).await?)
+    found(id, state.store.transition_incident(&viewer.subject, scope, id, to, version).await?)
 }
 
 /// Resolves an incident
 #[utoipa::path(post, path = "/v1/incidents/{id}/resolve", tag = "incidents", operation_id = "resolveIncident",
     params(PathId),
     request_body = Option<ResolveIncidentInput>,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
         Problem,
@@ -233,16 +254,18 @@ pub async fn resolve(
     parameters: Parameters,
     OptionalBody(body): OptionalBody,
 ) -> Result<Json<Incident>, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     parameters.end()?;
     let ResolveIncidentInput { resolution, root_cause } = body.read()?;
     let resolution = Resolution { resolution, root_cause }.check()?;
-    found(id, state.store.resolve_incident(&viewer.subject, id, &resolution).await?)
+    found(id, state.store.resolve_incident(&viewer.subject, scope, id, &resolution).await?)
 }
 
 /// Gives an incident to somebody, or to nobody
 #[utoipa::path(post, path = "/v1/incidents/{id}/assign", tag = "incidents", operation_id = "assignIncident",
     params(PathId),
     request_body = AssignIncidentInput,
+    security(("bearer" = ["incidents.write"])),
     responses(
         (status = 200, description = "The incident as it now is", body = Incident),
         Problem,
@@ -254,6 +277,7 @@ pub async fn assign(
     parameters: Parameters,
     body: Body,
 ) -> Result<Json<Incident>, Problem> {
+    let scope = viewer.access.require(IncidentsWrite)?;
     parameters.end()?;
     let assignee = match body.read::<AssignIncidentInput>()?.assignee {
         MaybeUndefined::Value(assignee) => Some(assignee),
@@ -263,5 +287,5 @@ pub async fn assign(
         }
     };
     let assignment = Assignment { assignee }.check()?;
-    found(id, state.store.assign_incident(&viewer.subject, id, &assignment).await?)
+    found(id, state.store.assign_incident(&viewer.subject, scope, id, &assignment).await?)
 }

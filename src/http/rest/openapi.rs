@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use axum::http::{HeaderName, header};
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use super::{alerts, comments, incidents};
 use crate::domain::IncidentOrder;
@@ -29,6 +30,7 @@ use crate::http::problem;
         comments::list,
         comments::add,
     ),
+    modifiers(&Bearer),
     // a parameter and a problem bring no schema along
     components(schemas(IncidentOrder, problem::Body)),
     tags(
@@ -38,6 +40,19 @@ use crate::http::problem;
     )
 )]
 struct Description;
+
+/// How a credential is shown; each operation names the permission that it needs.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let description = "A token or an API key, with the permission that an operation names; where authentication is off, \
+                           none is asked for.";
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
 
 /// The OpenAPI 3.1 document.
 pub fn document() -> &'static str {
