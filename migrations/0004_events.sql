@@ -111,31 +111,32 @@ end $$;
 create trigger "00_event_insert" after insert on incident_manager.comment for each row
   execute function incident_manager.comment_event();
 
--- Each submission is one event; what changes the row later is none.
+-- Each submission is one event; what changes the row later is none. So the order of one row's events is not at stake here,
+-- and the rows of a statement become events together, for a third of what they cost one by one.
 create function incident_manager.alert_event() returns trigger
 language plpgsql security definer set search_path = pg_catalog, incident_manager, pg_temp
 as $$
 declare
-  long constant boolean := octet_length(new.description) > 2000;
+  actor constant text := incident_manager.current_actor();
 begin
-  if long then
-    insert into incident_manager.event_text (object_id, version, body) values (new.id, 0, new.description)
+  if exists (select 1 from arrived a where octet_length(a.description) > 2000) then
+    insert into incident_manager.event_text (object_id, version, body)
+      select a.id, 0, a.description from arrived a where octet_length(a.description) > 2000
       on conflict (object_id, version) do update set body = excluded.body;    -- left by a purged row of the same id
   end if;
   insert into incident_manager.event_outbox
     (kind, incident_id, alert_id, source, severity, actor, title, description, description_version, labels,
      fingerprint, external_id, alert_type, annotations, affected_services, runbook_url, firing, received_at, deduplicated)
-  values
-    ('alert', new.incident_id, new.id, new.source, new.severity,
-     incident_manager.current_actor(), new.title, case when not long then new.description end, 0, new.labels,
-     new.fingerprint, new.external_id, new.alert_type, new.annotations, new.affected_services, new.runbook_url,
-     new.firing, new.received_at, new.deduplicated);
-  if pg_sequence_last_value('incident_manager.event_doorbell') = 1 then
+  select 'alert', a.incident_id, a.id, a.source, a.severity, actor, a.title,
+         case when octet_length(a.description) <= 2000 then a.description end, 0, a.labels, a.fingerprint, a.external_id,
+         a.alert_type, a.annotations, a.affected_services, a.runbook_url, a.firing, a.received_at, a.deduplicated
+  from arrived a;
+  if found and pg_sequence_last_value('incident_manager.event_doorbell') = 1 then
     perform incident_manager.event_ring();
   end if;
   return null;
 end $$;
-create trigger "00_event_insert" after insert on incident_manager.alert for each row
+create trigger "00_event_insert" after insert on incident_manager.alert referencing new table as arrived for each statement
   execute function incident_manager.alert_event();
 
 -- Transactions, prepared ones too, that may have written to the outbox and not ended: those that hold its lock. Who turned

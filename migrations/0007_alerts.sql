@@ -21,112 +21,131 @@ end;
 -- two batches do not wait for each other. A direct writer's rows come one by one, in any order, in a transaction that may
 -- stay open, so they take none of these: what they need are the locks on the rows that they find.
 create function incident_manager.alert_lock(alerts incident_manager.alert[]) returns void
-language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
+language plpgsql volatile
 as $$
-declare
-  lock integer;
 begin
-  for lock in
-    select distinct hashtextextended(key, 0)::bit(10)::integer from (
+  perform pg_advisory_xact_lock(hashtext('incident_manager.alert'), keys.lock) from (
+    select distinct hashtextextended(key, 0)::bit(10)::integer as lock from (
       select 'f' || a.source || chr(1) || a.fingerprint as key from unnest(alerts) a
       union all
       select 'e' || a.source || chr(1) || a.external_id from unnest(alerts) a where a.external_id is not null) keys
-    order by 1
-  loop
-    perform pg_advisory_xact_lock(hashtext('incident_manager.alert'), lock);
-  end loop;
+    order by 1) keys;
 end $$;
 
--- Decides on firing alerts: for each, by its ordinal, its incident and status. Repeats of an external id that fires already,
--- here or in the table, are IGNORED: they name the incident of the one that fires, and change nothing.
-create function incident_manager.alerts_fire(alerts incident_manager.alert[])
-returns table (ordinal bigint, incident_id uuid, status text)
-language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
+-- What firing alerts of one source and fingerprint have in common.
+create type incident_manager.alert_key as (
+  source text,
+  fingerprint text,
+  -- the first of them, by its ordinal
+  first bigint,
+  -- their active incident
+  incident_id uuid,
+  opened boolean
+);
+
+-- Decides on firing alerts: the incident and the status of each, in their order. Repeats of an external id that fires
+-- already, here or in the table, are IGNORED: they name the incident of the one that fires, and change nothing.
+create function incident_manager.alerts_fire(alerts incident_manager.alert[], out incidents uuid[], out statuses text[])
+language plpgsql volatile
 as $$
 declare
-  repeats bigint[];
-  repeated uuid[];
-  opened uuid[] := '{}';
-  found record;
+  identified constant boolean := exists (select 1 from unnest(alerts) a where a.external_id is not null);
+  keys incident_manager.alert_key[];
+  -- alerts that repeat an external id, by their ordinal, and what they repeat: null where that is another of these
+  repeats bigint[] := '{}';
+  repeated uuid[] := '{}';
 begin
   -- What fires already is locked, so that who wants to end it waits. What somebody is ending now counts as over: to wait
   -- for that one, who may be waiting for an incident that is locked here, would be a deadlock.
-  select array_agg(a.ordinality), array_agg(twin.incident_id) into repeats, repeated
-  from unnest(alerts) with ordinality a
-  cross join lateral (select t.incident_id from incident_manager.alert t
-                      where t.source = a.source and t.external_id = a.external_id and t.firing
-                      limit 1 for share skip locked) twin;
+  if identified then
+    select coalesce(array_agg(a.n), '{}'), coalesce(array_agg(twin.incident_id), '{}') into repeats, repeated
+    from (select a.source, a.external_id, a.ordinality as n,
+                 row_number() over (partition by a.source, a.external_id order by a.ordinality) as turn
+          from unnest(alerts) with ordinality a where a.external_id is not null) a
+    left join lateral (select t.id, t.incident_id from incident_manager.alert t
+                       where t.source = a.source and t.external_id = a.external_id and t.firing
+                       limit 1 for share skip locked) twin on true
+    where twin.id is not null or a.turn > 1;
+  end if;
+
+  select array_agg(row(k.source, k.fingerprint, k.n, null, false)::incident_manager.alert_key) into keys
+  from (select distinct on (a.source, a.fingerprint) a.source, a.fingerprint, a.ordinality as n
+        from unnest(alerts) with ordinality a
+        where not exists (select 1 from unnest(repeats) r(n) where r.n = a.ordinality)
+        order by a.source, a.fingerprint, a.ordinality) k;
 
   -- Once, as a rule. Again where another writer has made, resolved or closed an incident meanwhile, which a new statement
   -- sees.
-  loop
-    with a as (
-      select n.*, row_number() over (partition by n.source, n.external_id order by n.ordinality) as repeat
-      from unnest(alerts) with ordinality n),
-    wanted as (
-      select distinct on (a.source, a.fingerprint) a.* from a
-      where (a.external_id is null or a.repeat = 1) and a.ordinality <> all(coalesce(repeats, '{}'))
-      order by a.source, a.fingerprint, a.ordinality),
-    joined as (
+  for attempt in 1 .. 10 loop
+    with active as (
       select i.id, i.source, i.fingerprint from incident_manager.incident i
-      where (i.source, i.fingerprint) in (select w.source, w.fingerprint from wanted w)
+      where i.id = any(array(select found.id from unnest(keys) k
+                             cross join lateral (select o.id from incident_manager.incident o
+                                                 where o.source = k.source and o.fingerprint = k.fingerprint
+                                                   and o.state not in ('RESOLVED', 'CLOSED') limit 1) found
+                             where k.incident_id is null))
         and i.state not in ('RESOLVED', 'CLOSED')
-      order by i.id for no key update),
-    made as (
+      order by i.id for no key update)
+    select array_agg(row(k.source, k.fingerprint, k.first, coalesce(k.incident_id, i.id), k.opened)::incident_manager.alert_key)
+    into keys
+    from unnest(keys) k left join active i on i.source = k.source and i.fingerprint = k.fingerprint;
+    exit when not exists (select 1 from unnest(keys) k where k.incident_id is null);
+
+    with made as (
       insert into incident_manager.incident
         (title, description, severity, incident_type, source, affected_resources, labels, fingerprint, opened_by_alert)
-      select w.title, w.description, w.severity, w.alert_type, w.source, w.affected_services, w.labels, w.fingerprint, true
-      from wanted w
-      where not exists (select 1 from joined j where j.source = w.source and j.fingerprint = w.fingerprint)
-      order by w.ordinality
+      select a.title, a.description, a.severity, a.alert_type, a.source, a.affected_services, a.labels, a.fingerprint, true
+      from unnest(keys) k join unnest(alerts) with ordinality a on a.ordinality = k.first
+      where k.incident_id is null
+      order by k.first
       on conflict (source, fingerprint) where state not in ('RESOLVED', 'CLOSED') do nothing
-      returning id)
-    select (select count(*) from wanted) = (select count(*) from joined) + (select count(*) from made) as complete,
-           (select array_agg(made.id) from made) as made
-    into found;
-    opened := opened || coalesce(found.made, '{}');
-    exit when found.complete;
+      returning id, source, fingerprint)
+    select array_agg(row(k.source, k.fingerprint, k.first, coalesce(k.incident_id, m.id),
+                         k.opened or m.id is not null)::incident_manager.alert_key)
+    into keys
+    from unnest(keys) k left join made m on m.source = k.source and m.fingerprint = k.fingerprint;
+    exit when not exists (select 1 from unnest(keys) k where k.incident_id is null);
+    if attempt = 10 then
+      raise exception 'alerts found no incident, and could open none' using errcode = 'serialization_failure';
+    end if;
   end loop;
 
-  return query
-    with a as (
-      select n.*, row_number() over (partition by n.source, n.external_id order by n.ordinality) as repeat
-      from unnest(alerts) with ordinality n),
-    own as (
-      select a.*, i.id as active, row_number() over (partition by i.id order by a.ordinality) as turn
-      from a join incident_manager.incident i
-        on i.source = a.source and i.fingerprint = a.fingerprint and i.state not in ('RESOLVED', 'CLOSED')
-      where (a.external_id is null or a.repeat = 1) and a.ordinality <> all(coalesce(repeats, '{}'))),
-    -- repeats too: what came while the incident that was joined was waited for
-    late as (
-      select own.ordinality, twin.incident_id as named
-      from own
-      cross join lateral (select t.incident_id from incident_manager.alert t
-                          where t.source = own.source and t.external_id = own.external_id and t.firing
-                          limit 1 for share skip locked) twin
-      where own.active <> all(opened)),
-    twin as (
-      select * from unnest(repeats, repeated) early(ordinality, named)
-      union all
-      select * from late)
-    select a.ordinality,
-           coalesce(twin.named, own.active, first_twin.named, first.active),
-           case when twin.ordinality is not null or own.active is null then 'IGNORED'
-                when own.turn = 1 and own.active = any(opened) then 'CREATED'
-                else 'DEDUPLICATED' end
-    from a
-    left join twin on twin.ordinality = a.ordinality
-    left join own on own.ordinality = a.ordinality
-    left join own first on first.source = a.source and first.external_id = a.external_id
-    left join twin first_twin on first_twin.ordinality = first.ordinality
-    order by a.ordinality;
+  if not identified then
+    select array_agg(k.incident_id order by a.ordinality),
+           array_agg(case when k.opened and k.first = a.ordinality then 'CREATED' else 'DEDUPLICATED' end order by a.ordinality)
+    into incidents, statuses
+    from unnest(alerts) with ordinality a
+    join unnest(keys) k on k.source = a.source and k.fingerprint = a.fingerprint;
+    return;
+  end if;
+
+  -- repeats too: what came while the incident that was joined was waited for
+  select repeats || coalesce(array_agg(a.ordinality), '{}'), repeated || coalesce(array_agg(twin.incident_id), '{}')
+  into repeats, repeated
+  from unnest(alerts) with ordinality a
+  join unnest(keys) k on k.source = a.source and k.fingerprint = a.fingerprint and not k.opened
+  cross join lateral (select t.incident_id from incident_manager.alert t
+                      where t.source = a.source and t.external_id = a.external_id and t.firing
+                      limit 1 for share skip locked) twin
+  where a.external_id is not null and not exists (select 1 from unnest(repeats) r(n) where r.n = a.ordinality);
+
+  select array_agg(case when d.repeats then coalesce(d.repeated, d.first) else d.own end order by d.n),
+         array_agg(case when d.repeats then 'IGNORED' when d.opens then 'CREATED' else 'DEDUPLICATED' end order by d.n)
+  into incidents, statuses
+  from (
+    select a.ordinality as n, r.n is not null as repeats, r.incident_id as repeated, k.incident_id as own,
+           k.opened and k.first = a.ordinality as opens,
+           first_value(case when r.n is null then k.incident_id else r.incident_id end)
+             over (partition by a.source, a.external_id order by a.ordinality) as first
+    from unnest(alerts) with ordinality a
+    left join unnest(keys) k on k.source = a.source and k.fingerprint = a.fingerprint
+    left join unnest(repeats, repeated) r(n, incident_id) on r.n = a.ordinality) d;
 end $$;
 
 -- Decides on alerts that say what is over. The last that ends an incident is RESOLVED; while others of it fire, or where it
 -- was over already or not opened by alerts, DEDUPLICATED; where nothing fired, IGNORED.
-create function incident_manager.alerts_end(alerts incident_manager.alert[])
-returns table (ordinal bigint, incident_id uuid, status text)
-language plpgsql volatile set search_path = pg_catalog, incident_manager, pg_temp
+create function incident_manager.alerts_end(alerts incident_manager.alert[], out incidents uuid[], out statuses text[])
+language plpgsql volatile
 as $$
 declare
   enders bigint[];
@@ -170,26 +189,30 @@ begin
     select array_agg(done.id) into resolved from done;
   end if;
 
-  return query
-    with hit as (
-      select distinct h.ordinality, h.named, h.named = any(resolved)
-             and h.ordinality = max(h.ordinality) over (partition by h.named) as last_word
-      from unnest(enders, ended) h(ordinality, named)),
-    best as (
-      select distinct on (hit.ordinality) hit.* from hit
-      order by hit.ordinality, hit.last_word desc nulls last, hit.named)
-    select a.ordinality, best.named,
-           case when best.last_word then 'RESOLVED' when best.named is not null then 'DEDUPLICATED' else 'IGNORED' end
-    from unnest(alerts) with ordinality a
-    left join best on best.ordinality = a.ordinality
-    order by a.ordinality;
+  with hit as (
+    select distinct h.ordinality, h.named, h.named = any(resolved)
+           and h.ordinality = max(h.ordinality) over (partition by h.named) as last_word
+    from unnest(enders, ended) h(ordinality, named)),
+  best as (
+    select distinct on (hit.ordinality) hit.* from hit
+    order by hit.ordinality, hit.last_word desc nulls last, hit.named)
+  select array_agg(best.named order by a.ordinality),
+         array_agg(case when best.last_word then 'RESOLVED' when best.named is not null then 'DEDUPLICATED' else 'IGNORED' end
+                   order by a.ordinality)
+  into incidents, statuses
+  from unnest(alerts) with ordinality a
+  left join best on best.ordinality = a.ordinality;
 end $$;
 
 -- Stores alerts, as if they had come one after the other in the array's order, and tells what became of each. The elements'
 -- members are the table's columns; what is missing or null gets the column's default.
+--
+-- The planner is pinned: every statement here looks up some keys by an index, whatever the tables' sizes, and to plan them
+-- anew costs more than a small batch.
 create function incident_manager.submit_alerts(input jsonb)
 returns table (ordinal integer, alert_id uuid, incident_id uuid, status text)
 language plpgsql volatile security definer set search_path = pg_catalog, incident_manager, pg_temp
+set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -199,27 +222,33 @@ declare
   total integer;
   first integer := 1;
   past integer;
+  fit boolean;
+  decided record;
 begin
-  select array_agg(row(
+  select array_agg(e.alert order by e.n), array_agg((e.alert).firing order by e.n),
+         bool_and((e.alert).source is not null and (e.alert).title is not null and (e.alert).severity is not null
+                  and incident_manager.alert_keeps_limits(e.alert))
+  into alerts, turns, fit
+  from (
+    select e.n, row(
       coalesce(i.id, gen_random_uuid()), i.external_id, i.source, i.title, coalesce(i.description, ''), i.severity,
       coalesce(i.alert_type, 'UNKNOWN'), coalesce(i.labels, '{}'), coalesce(i.annotations, '{}'),
       coalesce(i.affected_services, '{}'), i.runbook_url, coalesce(i.firing, true),
       coalesce(i.fingerprint, incident_manager.alert_fingerprint(i.source, coalesce(i.alert_type, 'UNKNOWN'), i.title, coalesce(i.labels, '{}'))),
-      clock_timestamp(), false, null, null)::incident_manager.alert order by e.n)
-  into alerts
-  from jsonb_array_elements(input) with ordinality e(item, n),
-       jsonb_to_record(e.item) i(id uuid, external_id text, source text, title text, description text, severity text,
-                                 alert_type text, labels jsonb, annotations jsonb, affected_services text[],
-                                 runbook_url text, firing boolean, fingerprint text);
+      clock_timestamp(), false, null, null)::incident_manager.alert as alert
+    from jsonb_array_elements(input) with ordinality e(item, n),
+         jsonb_to_record(e.item) i(id uuid, external_id text, source text, title text, description text, severity text,
+                                   alert_type text, labels jsonb, annotations jsonb, affected_services text[],
+                                   runbook_url text, firing boolean, fingerprint text) offset 0) e;
   total := coalesce(cardinality(alerts), 0);
   if total = 0 then
     return;
   end if;
-  -- what the table would refuse must open no incident before
-  insert into incident_manager.alert
-    select a.* from unnest(alerts) a
-    where a.source is null or a.title is null or a.severity is null or not incident_manager.alert_keeps_limits(a) limit 1;
-  select array_agg(a.firing order by a.ordinality) into turns from unnest(alerts) with ordinality a;
+  if not fit then
+    -- what the table refuses for a null opens no incident before
+    insert into incident_manager.alert
+      select a.* from unnest(alerts) a where a.source is null or a.title is null or a.severity is null limit 1;
+  end if;
   perform incident_manager.alert_lock(alerts);
   -- alerts before incidents, as a single row does, and in one order, whatever the order of the runs
   if true = any(turns) and false = any(turns) then
@@ -240,22 +269,25 @@ begin
       past := past + 1;
     end loop;
     run := alerts[first:past - 1];
+    if turns[first] then
+      select d.* into decided from incident_manager.alerts_fire(run) d;
+    else
+      select d.* into decided from incident_manager.alerts_end(run) d;
+    end if;
+    insert into incident_manager.alert
+      (id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services,
+       runbook_url, firing, fingerprint, received_at, deduplicated, incident_id, status)
+    select a.id, a.external_id, a.source, a.title, a.description, a.severity, a.alert_type, a.labels, a.annotations,
+           a.affected_services, a.runbook_url, a.firing, a.fingerprint, a.received_at,
+           a.firing and a.became = 'DEDUPLICATED', a.decided_incident_id, a.became
+    from rows from (unnest(run), unnest(decided.incidents), unnest(decided.statuses))
+      a(id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services,
+        runbook_url, firing, fingerprint, received_at, deduplicated, incident_id, status, decided_incident_id, became);
     return query
-      with decided as (
-        select d.* from incident_manager.alerts_fire(run) d where turns[first]
-        union all
-        select d.* from incident_manager.alerts_end(run) d where not turns[first]),
-      stored as (
-        insert into incident_manager.alert
-          (id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services,
-           runbook_url, firing, fingerprint, received_at, deduplicated, incident_id, status)
-        select a.id, a.external_id, a.source, a.title, a.description, a.severity, a.alert_type, a.labels, a.annotations,
-               a.affected_services, a.runbook_url, a.firing, a.fingerprint, a.received_at,
-               a.firing and d.status = 'DEDUPLICATED', d.incident_id, d.status
-        from unnest(run) with ordinality a
-        join decided d on d.ordinal = a.ordinality
-        order by a.ordinality)
-      select first + d.ordinal::integer - 1, run[d.ordinal].id, d.incident_id, d.status from decided d order by 1;
+      select first + a.ordinality::integer - 1, a.id, a.decided_incident_id, a.became
+      from rows from (unnest(run), unnest(decided.incidents), unnest(decided.statuses)) with ordinality
+        a(id, external_id, source, title, description, severity, alert_type, labels, annotations, affected_services,
+          runbook_url, firing, fingerprint, received_at, deduplicated, incident_id, status, decided_incident_id, became, ordinality);
     first := past;
   end loop;
 end $$;
@@ -265,6 +297,7 @@ comment on function incident_manager.submit_alerts is
 -- A direct writer's row. An id that is there already decides nothing, so that `on conflict do nothing` is safe.
 create function incident_manager.alert_decide() returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, incident_manager, pg_temp
+set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   decided record;
@@ -284,9 +317,9 @@ begin
   else
     select d.* into decided from incident_manager.alerts_end(array[new]) d;
   end if;
-  new.incident_id := decided.incident_id;
-  new.status := decided.status;
-  new.deduplicated := new.firing and decided.status = 'DEDUPLICATED';
+  new.incident_id := decided.incidents[1];
+  new.status := decided.statuses[1];
+  new.deduplicated := new.firing and new.status = 'DEDUPLICATED';
   return new;
 end $$;
 create trigger zz_alert_decide before insert on incident_manager.alert for each row
