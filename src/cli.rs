@@ -30,8 +30,17 @@ pub enum CliError {
     Health(#[from] health::HealthError),
 }
 
+impl CliError {
+    /// Whether what a setting names is at fault, which is known only once it is used.
+    pub fn is_of_setting(&self) -> bool {
+        matches!(self, Self::Serve(serve::ServeError::Run(server::ServerError::Tls(_))))
+    }
+}
+
 /// Does what the command says, to its end.
 pub fn run(command: Command) -> Result<(), CliError> {
+    // for every client of ours; refused, there is one already
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match command {
         Command::Serve(config) => {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();

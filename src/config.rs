@@ -3,6 +3,7 @@
 //! Every setting is a flag and an environment variable; `--help` and the README's table document all of them.
 
 mod health;
+mod network;
 mod parse;
 mod watch;
 
@@ -20,6 +21,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 pub use self::health::HealthConfig;
+pub use self::network::{NetworkConfig, TlsConfig};
 pub use self::parse::{Command, Stop, from_process, parse, settings_table};
 pub use self::watch::{ColorChoice, WatchConfig};
 
@@ -147,9 +149,8 @@ pub struct ServeConfig {
     #[arg(long, env = "INCIDENT_MANAGER_AUTH", value_enum)]
     pub auth: Option<AuthMode>,
 
-    /// Host names, beside IP addresses and localhost, under which browsers may reach the service
-    #[arg(long, env = "INCIDENT_MANAGER_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
-    pub allowed_hosts: Vec<String>,
+    #[command(flatten)]
+    pub network: NetworkConfig,
 
     /// Make up lifelike incidents and alerts; only with the embedded database
     #[arg(long, env = "INCIDENT_MANAGER_DEMO")]
@@ -237,7 +238,7 @@ pub struct ConnectionsConfig {
     #[arg(long, env = "INCIDENT_MANAGER_MAX_CONNECTIONS_PER_ADDRESS", value_parser = at_least_one, value_name = "COUNT")]
     pub max_connections_per_address: Option<usize>,
 
-    /// How long a client may take to send a request's head, and then its body; an idle connection is closed after as long
+    /// How long a client may take for the handshake of TLS, for a request's head, and for its body; an idle connection is closed after as long
     #[arg(long, env = "INCIDENT_MANAGER_READ_TIMEOUT", default_value = "75s", value_parser = duration)]
     pub read_timeout: Duration,
 

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let (line, code) = match config::from_process() {
         Ok(command) => match cli::run(command) {
             Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (cli::with_causes(&error), FAILED),
+            Err(error) => (cli::with_causes(&error), if error.is_of_setting() { BAD_SETTING } else { FAILED }),
         },
         Err(config::Stop::Shown(text)) => match cli::print(&text) {
             Ok(()) => return ExitCode::SUCCESS,

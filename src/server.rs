@@ -12,7 +12,7 @@ use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
 use crate::events;
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
-use crate::http::{self, Admission, AllowedHosts, AppState, Readiness, Sockets};
+use crate::http::{self, Admission, AppState, Guard, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
 use crate::store::{self, Intake, InvalidUrl, MigrateError, Migrations, Store};
@@ -30,6 +30,8 @@ pub enum ServerError {
     #[error(transparent)]
     DatabaseUrl(#[from] InvalidUrl),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Shutdown(#[from] LifecycleError),
@@ -43,6 +45,7 @@ pub async fn run(
     listener: TcpListener,
     lifecycle: Lifecycle,
 ) -> Result<(), ServerError> {
+    let tls = config.network.tls().map(Tls::load).transpose()?;
     let metrics = telemetry::metrics()?;
     let clock = Clock::system();
     let store = Store::new(database.expose(), &config.database)?;
@@ -69,7 +72,7 @@ pub async fn run(
         waiting: usize::try_from(store::request_connections(&config.database) / 2).unwrap_or(1),
     };
     let live = Live::start(Arc::clone(&hub), gateway, &lifecycle, limits, config.events.heartbeat_interval);
-    let bounds = config.connections;
+    let (bounds, network) = (config.connections, config.network);
     let sockets = Sockets::allowed(bounds.max_connections);
     let admission = Admission::new(sockets.held, bounds.max_connections_per_address);
     let app = http::router(AppState {
@@ -82,12 +85,17 @@ pub async fn run(
         metrics,
         clock,
         lifecycle: lifecycle.clone(),
-        allowed_hosts: Arc::new(AllowedHosts::new(config.allowed_hosts)),
+        guard: Arc::new(Guard::new(network.allowed_hosts, network.allowed_origins)),
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
         read_timeout: bounds.read_timeout,
     });
     let closing = CancellationToken::new();
-    lifecycle.spawn("http", http::serve(listener, app, sockets, bounds, lifecycle.clone(), closing.clone()));
+    if let Some(tls) = &tls {
+        lifecycle.spawn("certificate", tls.clone().follow(lifecycle.soft().clone()));
+    }
+    let proxies = TrustedProxies::new(network.trusted_proxies);
+    let transport = Transport { listener, sockets, bounds, proxies, tls };
+    lifecycle.spawn("http", http::serve(transport, app, lifecycle.clone(), closing.clone()));
 
     lifecycle.draining().cancelled().await;
     let _ = lifecycle.hard().run_until_cancelled(drain(&config.drain, &closing, &admission)).await;

@@ -11,6 +11,8 @@ pub struct Banner {
     /// The embedded database, as `psql` takes it.
     pub database: String,
     pub demo: bool,
+    /// It speaks TLS.
+    pub secure: bool,
 }
 
 impl Banner {
@@ -20,15 +22,20 @@ impl Banner {
         let what = if self.demo { ", with made-up traffic" } else { "" };
         let database = shell_quoted(&self.database);
         let program = shell_quoted(&self.program);
-        let option = if self.address.port() == 8080 { String::new() } else { format!(" --url {at}") };
+        let (http, ws) = if self.secure { ("https", "wss") } else { ("http", "ws") };
+        let option = match (self.secure, self.address.port()) {
+            (true, _) => format!(" --url wss://{at}/graphql/ws"),
+            (false, 8080) => String::new(),
+            (false, _) => format!(" --url {at}"),
+        };
         format!(
             r#"
 Incident Manager runs on a database of its own{what}.
 
-  GraphQL        http://{at}/graphql
-  Subscriptions  ws://{at}/graphql/ws   (graphql-transport-ws)
-  Health         http://{at}/health/ready
-  Metrics        http://{at}/metrics
+  GraphQL        {http}://{at}/graphql
+  Subscriptions  {ws}://{at}/graphql/ws   (graphql-transport-ws)
+  Health         {http}://{at}/health/ready
+  Metrics        {http}://{at}/metrics
 
 Watch what happens, in another terminal:
 
@@ -37,7 +44,7 @@ Watch what happens, in another terminal:
 
 Open an incident over GraphQL:
 
-  curl -s http://{at}/graphql -H 'content-type: application/json' -d '{{"query":
+  curl -s {http}://{at}/graphql -H 'content-type: application/json' -d '{{"query":
     "mutation {{ createIncident(input: {{ title: \"Hello\", severity: P1, source: \"me\" }}) {{ id state }} }}"}}'
 
 Or with nothing but SQL; subscribers hear of it all the same:
@@ -83,7 +90,7 @@ mod tests {
         let banner = |address: &str, demo| {
             let database = "postgresql:///incident_manager?host=/home/o'neil/data&user=incident_manager".to_owned();
             let program = "target/debug/incident-manager".to_owned();
-            Banner { program, address: address.parse().unwrap(), database, demo }.text()
+            Banner { program, address: address.parse().unwrap(), database, demo, secure: false }.text()
         };
         let text = banner("0.0.0.0:9000", true);
         for needed in [

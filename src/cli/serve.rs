@@ -61,7 +61,8 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
         if config.demo {
             lifecycle.spawn("demo", demo::run(graphql_url(address), rand::random(), lifecycle.draining().clone()));
         }
-        let banner = Banner { program: program(), address, database: database.expose().to_owned(), demo: config.demo };
+        let (database, secure) = (database.expose().to_owned(), config.network.tls_cert.is_some());
+        let banner = Banner { program: program(), address, database, demo: config.demo, secure };
         // Nobody has to read it.
         let _ = io::stdout().write_all(banner.text().as_bytes());
     }

@@ -102,6 +102,10 @@ fn check_serve(config: &ServeConfig, variables: &Variables) -> Result<(), String
         let (demo, url) = (name("--demo"), name("--database-url"));
         return Err(format!("{demo} makes up data, so it goes only with the embedded database, not with {url}"));
     }
+    if config.demo && config.network.tls_cert.is_some() {
+        let (demo, tls) = (name("--demo"), name("--tls-cert"));
+        return Err(format!("{demo} sends its traffic in the clear, so it does not go with {tls}"));
+    }
     if config.is_open_to_network() && config.auth != Some(AuthMode::Off) {
         let (listen, address) = (name("--listen"), config.listen);
         return Err(format!(

@@ -65,7 +65,7 @@ fn a_variable_stands_for_its_flag_and_the_flag_wins() {
     let env = [("INCIDENT_MANAGER_LISTEN", "127.0.0.1:7"), ("INCIDENT_MANAGER_ALLOWED_HOSTS", "a.example,b.example")];
     let config = serve("", &env);
     assert_eq!(config.listen.port(), 7);
-    assert_eq!(config.allowed_hosts, ["a.example", "b.example"]);
+    assert_eq!(config.network.allowed_hosts, ["a.example", "b.example"]);
     assert_eq!(serve("--listen 127.0.0.1:8", &env).listen.port(), 8);
     // A bad one does not matter where its flag is given, nor to a subcommand that does not know it.
     let bad = [("INCIDENT_MANAGER_LISTEN", "nowhere")];

@@ -3,52 +3,78 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use tower_http::cors::CorsLayer;
 
 use super::AppState;
 use super::problem::Problem;
 use crate::graphql::Code;
 
-/// The names under which the service may be reached, beside IP addresses and `localhost`.
-#[derive(Debug, Default)]
-pub struct AllowedHosts(HashSet<String>);
+/// With which an event stream goes on where it was (HTML standard, section 9.2.4).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// How long a browser may keep what a preflight was told; Chromium keeps nothing longer.
+const PREFLIGHT_AGE: Duration = Duration::from_hours(2);
 
-impl AllowedHosts {
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
+/// From where requests may come.
+#[derive(Debug, Default)]
+pub struct Guard {
+    /// Names under which the service may be reached, beside IP addresses and `localhost`.
+    hosts: HashSet<String>,
+    /// Beside the service's own.
+    origins: Vec<HeaderValue>,
+}
+
+impl Guard {
+    pub fn new(hosts: impl IntoIterator<Item = String>, origins: Vec<HeaderValue>) -> Self {
+        Self { hosts: hosts.into_iter().map(|name| name.to_ascii_lowercase()).collect(), origins }
     }
 
-    fn contains(&self, host: &str) -> bool {
+    /// Tells browsers which pages of other origins may read answers (Fetch standard, section 3.3); none where none may.
+    pub fn cors(&self) -> Option<CorsLayer> {
+        if self.origins.is_empty() {
+            return None;
+        }
+        let cors = CorsLayer::new()
+            .allow_origin(self.origins.clone())
+            .allow_methods([Method::GET, Method::POST, Method::PATCH])
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, LAST_EVENT_ID])
+            .expose_headers([header::LINK, header::LOCATION, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+            .max_age(PREFLIGHT_AGE);
+        Some(cors)
+    }
+
+    fn serves(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
         address.parse::<IpAddr>().is_ok()
             || host == "localhost"
             || host.ends_with(".localhost")
-            || self.0.contains(&host)
+            || self.hosts.contains(&host)
     }
 }
 
 /// Middleware over every route.
 pub async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    match refusal(request.headers(), &state.allowed_hosts) {
+    match refusal(request.headers(), &state.guard) {
         None => next.run(request).await,
         Some(detail) => Problem::new(StatusCode::FORBIDDEN, Code::Forbidden, detail).into_response(),
     }
 }
 
 /// Why a request with these headers is not answered.
-fn refusal(headers: &HeaderMap, allowed: &AllowedHosts) -> Option<&'static str> {
+fn refusal(headers: &HeaderMap, guard: &Guard) -> Option<&'static str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().map(|host| host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()));
     let host = match host {
         Some(None) => return Some("the Host header cannot be read"),
         Some(Some(_)) if hosts.next().is_some() => return Some("there are several Host headers"),
-        Some(Some(host)) if !allowed.contains(host.host()) => {
+        Some(Some(host)) if !guard.serves(host.host()) => {
             return Some("this Host is not served; name it in --allowed-hosts if it is the service's own");
         }
         // HTTP/1.0, as load balancers' checks speak it; browsers always send one
@@ -59,6 +85,9 @@ fn refusal(headers: &HeaderMap, allowed: &AllowedHosts) -> Option<&'static str> 
     if origins.next().is_some() {
         return Some("there are several Origin headers");
     }
+    if guard.origins.contains(origin) {
+        return None;
+    }
     let own = host.is_some_and(|host| {
         origin
             .to_str()
@@ -66,7 +95,7 @@ fn refusal(headers: &HeaderMap, allowed: &AllowedHosts) -> Option<&'static str> 
             .and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")))
             .is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str()))
     });
-    if own { None } else { Some("pages of another origin may not ask") }
+    if own { None } else { Some("pages of this origin may not ask; name it in --allowed-origins if they are meant to") }
 }
 
 #[cfg(test)]
@@ -81,7 +110,8 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        refusal(&headers, &AllowedHosts::new(["Incidents.example".to_owned()])).is_some()
+        refusal(&headers, &Guard::new(["Incidents.example".to_owned()], vec!["https://board.example".parse().unwrap()]))
+            .is_some()
     }
 
     #[test]
@@ -101,7 +131,17 @@ mod tests {
     fn an_origin_is_our_own() {
         assert!(!refused(Some("localhost:8080"), Some("http://localhost:8080")));
         assert!(!refused(Some("incidents.example"), Some("https://Incidents.example")));
-        for origin in ["http://localhost", "http://localhost:8081", "http://evil.example", "null", "file://", ""] {
+        assert!(!refused(Some("localhost:8080"), Some("https://board.example")), "or named");
+        for origin in [
+            "http://board.example",
+            "https://board.example:8443",
+            "http://localhost",
+            "http://localhost:8081",
+            "http://evil.example",
+            "null",
+            "file://",
+            "",
+        ] {
             assert!(refused(Some("localhost:8080"), Some(origin)), "{origin}");
         }
         assert!(refused(None, Some("http://localhost:8080")));

@@ -3,8 +3,10 @@
 mod accept;
 mod admission;
 mod body;
+mod client;
 mod graphql;
 mod guard;
+mod headers;
 mod health;
 mod json;
 mod observe;
@@ -14,6 +16,7 @@ mod serve;
 mod session;
 mod socket;
 mod sse;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +29,12 @@ use axum::{Extension, Router};
 use tower_http::trace::TraceLayer;
 
 pub use admission::Admission;
-pub use guard::AllowedHosts;
+pub use client::TrustedProxies;
+pub use guard::Guard;
 pub use health::Readiness;
 pub use rest::document as openapi;
-pub use serve::{Sockets, serve};
+pub use serve::{Sockets, Transport, serve};
+pub use tls::{Tls, TlsError};
 
 use crate::auth::Viewer;
 use crate::clock::Clock;
@@ -53,7 +58,7 @@ pub struct AppState {
     pub metrics: Metrics,
     pub clock: Clock,
     pub lifecycle: Lifecycle,
-    pub allowed_hosts: Arc<AllowedHosts>,
+    pub guard: Arc<Guard>,
     /// Bytes.
     pub max_body: usize,
     /// For a request's body.
@@ -62,7 +67,7 @@ pub struct AppState {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/graphql", get(graphql::get).post(graphql::post))
         .route("/graphql/ws", get(session::upgrade))
         .route("/graphql/stream", get(sse::get).post(sse::post))
@@ -76,9 +81,15 @@ pub fn router(state: AppState) -> Router {
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is no such resource") })
         .layer(DefaultBodyLimit::max(state.max_body))
         .layer(from_fn_with_state(state.clone(), body::in_time))
-        .layer(Extension(Viewer::anonymous()))
+        .layer(Extension(Viewer::anonymous()));
+    let router = match state.guard.cors() {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router
         .layer(from_fn_with_state(state.clone(), guard::check))
         .layer(from_fn_with_state(state.clone(), problem::stamp))
+        .layer(from_fn(headers::add))
         .layer(from_fn(observe::count))
         // a failure is logged once, where it is handled
         .layer(TraceLayer::new_for_http().on_failure(()))

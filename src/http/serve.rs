@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -15,13 +14,16 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::client::TrustedProxies;
 use super::socket::{Shared, Socket};
+use super::tls::Tls;
 use crate::config::ConnectionsConfig;
 use crate::lifecycle::Lifecycle;
 
@@ -74,25 +76,37 @@ impl Sockets {
     }
 }
 
+/// How connections come to the service.
+pub struct Transport {
+    pub listener: TcpListener,
+    pub sockets: Sockets,
+    pub bounds: ConnectionsConfig,
+    pub proxies: TrustedProxies,
+    /// None: in the clear.
+    pub tls: Option<Tls>,
+}
+
 /// Serves `app` on every connection that comes, until `closing`: from then on no more are taken, and those that there are
 /// end with the request that is under way. The hard stage ends them all.
-pub async fn serve(
-    listener: TcpListener,
-    app: Router,
-    sockets: Sockets,
-    config: ConnectionsConfig,
-    lifecycle: Lifecycle,
-    closing: CancellationToken,
-) {
+pub async fn serve(transport: Transport, app: Router, lifecycle: Lifecycle, closing: CancellationToken) {
+    let Transport { listener, sockets, bounds, proxies, tls } = transport;
     let places = Arc::new(Semaphore::new(sockets.all));
-    let shared = Arc::new(Shared { write_timeout: config.write_timeout, lifecycle: lifecycle.clone() });
+    let shared = Arc::new(Shared { write_timeout: bounds.write_timeout, lifecycle: lifecycle.clone() });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(config.read_timeout).max_buf_size(BUFFER_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.read_timeout).max_buf_size(BUFFER_BYTES);
+    let http = Http { builder: http, app, proxies, handshake_timeout: bounds.read_timeout };
     while let Some((place, stream, peer)) = closing.run_until_cancelled(next(&listener, &places)).await {
         let socket = Socket::new(stream, peer, Arc::clone(&shared), place);
-        let (http, app, closing, hard) = (http.clone(), app.clone(), closing.clone(), lifecycle.hard().clone());
+        let (http, tls, closing, hard) = (http.clone(), tls.clone(), closing.clone(), lifecycle.hard().clone());
         lifecycle.spawn_connection("connection", async move {
-            hard.run_until_cancelled(connection(&http, app, socket, peer, &closing)).await;
+            let serving = async {
+                match tls {
+                    None => http.serve(socket, peer, &closing).await,
+                    // boxed, so that connections in the clear do not pay for its size
+                    Some(tls) => Box::pin(http.secure(&tls, socket, peer, &closing)).await,
+                }
+            };
+            hard.run_until_cancelled(serving).await;
         });
     }
 }
@@ -118,21 +132,51 @@ fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(http: &http1::Builder, app: Router, socket: Socket, peer: SocketAddr, closing: &CancellationToken) {
-    let app = TowerToHyperService::new(app);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        app.call(request)
-    });
-    let mut serving = pin!(http.serve_connection(TokioIo::new(socket), service).with_upgrades());
-    let mut served = closing.run_until_cancelled(serving.as_mut()).await;
-    if served.is_none() {
-        serving.as_mut().graceful_shutdown();
-        served = Some(serving.await);
+/// What connections are served with.
+#[derive(Clone)]
+struct Http {
+    builder: http1::Builder,
+    app: Router,
+    proxies: TrustedProxies,
+    handshake_timeout: Duration,
+}
+
+impl Http {
+    /// Secures a connection, and serves it to its end.
+    async fn secure(self, tls: &Tls, socket: Socket, peer: SocketAddr, closing: &CancellationToken) {
+        match timeout(self.handshake_timeout, tls.acceptor().accept(socket)).await {
+            Ok(Ok(socket)) => self.serve(socket, peer, closing).await,
+            Ok(Err(error)) => broke(&error, peer),
+            Err(late) => broke(&late, peer),
+        }
     }
-    if let Some(Err(error)) = served {
-        debug!(error = &error as &dyn std::error::Error, %peer, "a connection broke");
+
+    /// Serves one connection to its end.
+    async fn serve<S>(self, socket: S, peer: SocketAddr, closing: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { builder, app, proxies, .. } = self;
+        let app = TowerToHyperService::new(app);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let client = proxies.client(peer.ip(), request.headers());
+            request.extensions_mut().insert(client);
+            app.call(request)
+        });
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
+        let mut served = closing.run_until_cancelled(serving.as_mut()).await;
+        if served.is_none() {
+            serving.as_mut().graceful_shutdown();
+            served = Some(serving.await);
+        }
+        if let Some(Err(error)) = served {
+            broke(&error, peer);
+        }
     }
+}
+
+fn broke(error: &(dyn std::error::Error + 'static), peer: SocketAddr) {
+    debug!(error, %peer, "a connection broke");
 }
 
 #[cfg(test)]

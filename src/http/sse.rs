@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::ready;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +12,7 @@ use async_graphql::Request;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
@@ -23,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::AppState;
 use super::accept::takes_event_stream;
 use super::admission::Admitted;
+use super::client::ClientAddress;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
 use crate::auth::Viewer;
@@ -34,7 +34,7 @@ const CHUNK_RESULTS: usize = 64;
 
 pub async fn post(
     State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     Extension(viewer): Extension<Viewer>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -44,7 +44,7 @@ pub async fn post(
     }
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
-            Ok(request) => stream(state, peer, viewer, &headers, request).await,
+            Ok(request) => stream(state, client, viewer, &headers, request).await,
             Err(refusal) => Problem::from(refusal).into_response(),
         },
         Err((status, detail)) => refuse(status, detail),
@@ -54,7 +54,7 @@ pub async fn post(
 /// Subscriptions and queries, as a browser's `EventSource` asks.
 pub async fn get(
     State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     Extension(viewer): Extension<Viewer>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
@@ -65,7 +65,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            stream(state, peer, viewer, &headers, request).await
+            stream(state, client, viewer, &headers, request).await
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
@@ -77,7 +77,7 @@ fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
 
 async fn stream(
     state: AppState,
-    peer: SocketAddr,
+    ClientAddress(client): ClientAddress,
     viewer: Viewer,
     headers: &HeaderMap,
     mut request: Request,
@@ -85,7 +85,7 @@ async fn stream(
     if !takes_event_stream(headers) {
         return refuse(StatusCode::NOT_ACCEPTABLE, "responses are text/event-stream");
     }
-    let place = match state.admission.enter(peer.ip()) {
+    let place = match state.admission.enter(client) {
         Ok(place) => place,
         Err(refused) => return refused.into_response(),
     };

@@ -19,6 +19,7 @@ mod log_events;
 mod log_maintenance;
 mod log_sequencer;
 mod log_writers;
+mod network;
 mod pages;
 mod pagination;
 mod plans;

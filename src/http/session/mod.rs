@@ -8,15 +8,15 @@ mod pace;
 mod protocol;
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use axum::Extension;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
+use super::client::ClientAddress;
 use super::problem::Problem;
 use crate::auth::Viewer;
 use crate::graphql::Code;
@@ -32,7 +32,7 @@ const WRITE_BUFFER_BYTES: usize = 8 << 10;
 
 pub async fn upgrade(
     State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     Extension(viewer): Extension<Viewer>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -42,7 +42,7 @@ pub async fn upgrade(
             return Problem::new(rejection.status(), Code::BadUserInput, rejection.body_text()).into_response();
         }
     };
-    let place = match state.admission.enter(peer.ip()) {
+    let place = match state.admission.enter(client) {
         Ok(place) => place,
         Err(refused) => return refused.into_response(),
     };

@@ -39,6 +39,8 @@ impl Service {
 
     /// Starts with these flags, ready or not.
     pub async fn start_with(database: &DatabaseUrl, flags: &[&str]) -> Self {
+        // as the program does when it starts; refused, another test has
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let lifecycle = Lifecycle::new();
