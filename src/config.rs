@@ -5,6 +5,7 @@
 mod health;
 mod network;
 mod parse;
+mod query;
 mod watch;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 pub use self::health::HealthConfig;
 pub use self::network::{NetworkConfig, TlsConfig};
 pub use self::parse::{Command, Stop, from_process, parse, settings_table};
+pub use self::query::{Introspection, QueryConfig};
 pub use self::watch::{ColorChoice, WatchConfig};
 
 /// Loopback alone: nobody else's business until somebody says so.
@@ -169,9 +171,8 @@ pub struct ServeConfig {
     #[arg(long, env = "INCIDENT_MANAGER_MAX_BODY_BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1024..=1 << 30))]
     pub max_body_bytes: u64,
 
-    /// Fields of a GraphQL document, its fragments written out
-    #[arg(long, env = "INCIDENT_MANAGER_MAX_SELECTIONS", default_value_t = 10_000, value_parser = at_least_one)]
-    pub max_selections: usize,
+    #[command(flatten)]
+    pub query: QueryConfig,
 
     /// Alerts that may wait to be stored; more are refused with `RATE_LIMIT_EXCEEDED`
     #[arg(long, env = "INCIDENT_MANAGER_MAX_WAITING_ALERTS", default_value_t = 100_000, value_parser = waiting_alerts)]

@@ -63,7 +63,7 @@ pub async fn run(
     lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
 
     let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
-    let gateway = Gateway::new(store.clone(), intake.clone(), clock.clone(), config.max_selections);
+    let gateway = Gateway::new(store.clone(), intake.clone(), clock.clone(), config.query);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,

@@ -79,7 +79,7 @@ async fn serve(address: SocketAddr, database: DatabaseUrl) {
     let hub = events::start(&store, &config.events, &lifecycle, &migrated);
     let events = broadcast::Sender::new(CHANNEL);
     let intake = Intake::new(store.clone(), lifecycle, config.max_waiting_alerts);
-    let gateway = Gateway::new(store, intake, Clock::system(), config.max_selections);
+    let gateway = Gateway::new(store, intake, Clock::system(), config.query);
     let stock = Stock { gateway, events: events.clone() };
     tokio::spawn(async move {
         let mut head = hub.watch();

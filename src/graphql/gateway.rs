@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 pub use async_graphql::parser::types::OperationType;
 use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition};
-use async_graphql::{Request, Response, ServerError, Value};
+use async_graphql::{Request, Response, ServerError, Value, Variables};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::error::{self, Code, Refusal};
 use super::loader::Loaders;
+use super::outline::Outline;
+use super::survey::Surveyor;
 use super::turns::{Loads, Turns};
-use super::{IncidentSchema, schema, size, stream};
+use super::{IncidentSchema, schema, stream};
 use crate::auth::Viewer;
 use crate::clock::Clock;
-use crate::domain::{Access, Scope};
+use crate::config::{Introspection, QueryConfig};
+use crate::domain::{Access, Permissions, Scope};
 use crate::events::EventSlot;
 use crate::store::{Intake, Store};
 
@@ -24,13 +27,20 @@ pub struct Gateway {
     schema: IncidentSchema,
     store: Store,
     clock: Clock,
-    max_selections: usize,
+    outline: Arc<Outline>,
+    bounds: QueryConfig,
 }
 
 impl Gateway {
-    /// `max_selections`: fields and fragments of a document, its fragments written out.
-    pub fn new(store: Store, intake: Intake, clock: Clock, max_selections: usize) -> Self {
-        Self { schema: schema(Some((store.clone(), intake))), store, clock, max_selections }
+    /// `bounds`: what a document may cost.
+    pub fn new(store: Store, intake: Intake, clock: Clock, bounds: QueryConfig) -> Self {
+        let mut builder = schema().data(store.clone()).data(intake);
+        if bounds.introspection == Introspection::Off {
+            builder = builder.disable_introspection().disable_suggestions();
+        }
+        let schema = builder.finish();
+        let outline = Arc::new(Outline::of(&schema.sdl()));
+        Self { schema, store, clock, outline, bounds }
     }
 
     /// An error response that no execution made.
@@ -45,8 +55,11 @@ impl Gateway {
         Response::from_errors(vec![failed])
     }
 
-    /// The type of the operation that a request names; `None` where its document cannot be read or has no such operation.
-    pub fn operation_type(request: &mut Request) -> Option<OperationType> {
+    /// The type of the operation that a request names; `None` where its document is not to be read or has no such operation.
+    pub fn operation_type(&self, request: &mut Request) -> Option<OperationType> {
+        if request.query.len() > self.bounds.max_document_bytes {
+            return None;
+        }
         let name = request.operation_name.clone();
         let document = request.parsed_query().ok()?;
         named_operation(document, name.as_deref()).map(|operation| operation.ty)
@@ -96,19 +109,34 @@ impl Gateway {
     }
 
     /// Parses once, here, so that an error of the syntax is told from one of the rules.
-    /// A document that is too large with its fragments written out goes no further: the library's own checks would walk all
-    /// of it.
+    /// A document that is beyond a bound goes no further: the library's own checks would walk all of it.
     pub fn parse<'r>(&self, request: &'r mut Request) -> Result<&'r ExecutableDocument, Box<Response>> {
-        let document = request.parsed_query().map_err(|mut failed| {
+        if request.query.len() > self.bounds.max_document_bytes {
+            return Err(
+                self.refuse_document(format!("the document has more than {} bytes", self.bounds.max_document_bytes))
+            );
+        }
+        let malformed = |mut failed| {
             error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
             Box::new(Response::from_errors(vec![failed]))
-        })?;
-        if size::written_out(document) > self.max_selections {
-            let message =
-                format!("the document has more than {} fields, its fragments written out", self.max_selections);
-            return Err(Box::new(self.refusal(Code::GraphqlValidationFailed, message)));
+        };
+        let variables = std::mem::take(&mut request.variables);
+        let survey =
+            request.parsed_query().map(|document| Surveyor::new(&self.outline, document, &variables).document());
+        request.variables = variables;
+        match survey.map_err(malformed)?.excess(&self.bounds) {
+            Some(excess) => Err(self.refuse_document(excess)),
+            None => request.parsed_query().map_err(malformed),
         }
-        Ok(document)
+    }
+
+    fn refuse_document(&self, why: String) -> Box<Response> {
+        Box::new(self.refusal(Code::GraphqlValidationFailed, why))
+    }
+
+    /// What an operation's fields need of a credential.
+    pub fn asks(&self, document: &ExecutableDocument, operation: &OperationDefinition) -> Permissions {
+        Surveyor::new(&self.outline, document, &Variables::default()).operation(operation).asks
     }
 }
 

@@ -10,40 +10,32 @@ mod incident;
 mod input;
 mod loader;
 mod mutation;
+mod outline;
 mod playbook;
 mod query;
 mod relation;
 mod scalar;
-mod size;
 mod stream;
 mod subscription;
+mod survey;
 mod timeline;
 mod turns;
 
-use async_graphql::Schema;
+use async_graphql::{Schema, SchemaBuilder};
 
 pub use error::{Code, NotFound, Refusal};
 pub use gateway::{Gateway, OperationType, is_request_error, named_operation};
 pub use input::{CreateIncidentInput, IncidentFilter, SubmitAlertInput, UpdateIncidentInput};
 pub use scalar::print as print_instant;
 
-use crate::store::{Intake, Store};
-
 /// The schema, with its roots.
 pub type IncidentSchema = Schema<query::Query, mutation::Mutation, subscription::Subscription>;
 
-/// How deep a document may nest; the contract's own objects lead to each other without end.
-const MAX_DEPTH: usize = 16;
-
-fn schema(served: Option<(Store, Intake)>) -> IncidentSchema {
-    let builder = Schema::build(query::Query, mutation::Mutation, subscription::Subscription).limit_depth(MAX_DEPTH);
-    match served {
-        Some((store, intake)) => builder.data(store).data(intake).finish(),
-        None => builder.finish(),
-    }
+fn schema() -> SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscription> {
+    Schema::build(query::Query, mutation::Mutation, subscription::Subscription)
 }
 
 /// The schema's SDL, as it is served.
 pub fn sdl() -> String {
-    schema(None).sdl()
+    schema().finish().sdl()
 }

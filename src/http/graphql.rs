@@ -14,7 +14,7 @@ use super::AppState;
 use super::accept::{self, Accept};
 use super::{body, json};
 use crate::auth::Viewer;
-use crate::graphql::{Code, Gateway, OperationType, Refusal, is_request_error};
+use crate::graphql::{Code, OperationType, Refusal, is_request_error};
 
 const JSON: &str = "application/json";
 
@@ -54,7 +54,7 @@ pub async fn get(
     let refuse = |status, message: &str| refuse(&state, accept, status, message);
     match parse_parameters(parameters) {
         Ok(mut request) => {
-            if Gateway::operation_type(&mut request) == Some(OperationType::Mutation) {
+            if state.live.gateway().operation_type(&mut request) == Some(OperationType::Mutation) {
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }

@@ -26,7 +26,7 @@ use super::client::ClientAddress;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
 use crate::auth::Viewer;
-use crate::graphql::{Code, Gateway, OperationType};
+use crate::graphql::{Code, OperationType};
 use crate::live::{Frame, Live, Subscriber, response_json};
 
 /// Results that are handed to the socket at a time.
@@ -61,7 +61,7 @@ pub async fn get(
 ) -> Response {
     match parse_parameters(parameters) {
         Ok(mut request) => {
-            if Gateway::operation_type(&mut request) == Some(OperationType::Mutation) {
+            if state.live.gateway().operation_type(&mut request) == Some(OperationType::Mutation) {
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
@@ -90,7 +90,7 @@ async fn stream(
         Err(refused) => return refused.into_response(),
     };
     let live = Arc::clone(&state.live);
-    let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
+    let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
         // before the response begins, so that a client which has its head misses nothing
         match live.subscribe(request, &viewer.access).await {
             Ok(subscriber) => Running::Subscription(Box::new(subscriber)),

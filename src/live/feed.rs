@@ -26,7 +26,7 @@ pub struct Key(Arc<Asked>);
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Asked {
     subscription: Canonical,
-    /// Of a viewer there is nothing else in a feed.
+    /// What is made use of; of a viewer there is nothing else in a feed.
     access: Access,
 }
 

@@ -96,7 +96,7 @@ impl Live {
 
     /// Subscribes, from now on. A request error is `Err`.
     pub async fn subscribe(self: &Arc<Self>, request: Request, access: &Access) -> Result<Subscriber, Box<Response>> {
-        let key = Key::new(self.plans.canonical(&self.gateway, request, access).await?, access.clone());
+        let key = self.plans.key(&self.gateway, request, access).await?;
         let feed = match self.find(&key) {
             Some(feed) => feed,
             None => self.open(key).await?,

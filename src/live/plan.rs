@@ -7,8 +7,9 @@ use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{Request, Response};
 use parking_lot::Mutex;
 
-use super::canonical::{Canonical, canonical};
+use super::canonical::canonical;
 use super::execution::{Execution, NotOpened};
+use super::feed::Key;
 use crate::domain::Access;
 use crate::graphql::{Code, Gateway, named_operation};
 
@@ -28,13 +29,9 @@ struct Known {
 }
 
 impl Plans {
-    /// The one form of what a request asks for. Its document is validated as it came, before anything else is made of it.
-    pub async fn canonical(
-        &self,
-        gateway: &Gateway,
-        mut request: Request,
-        access: &Access,
-    ) -> Result<Canonical, Box<Response>> {
+    /// What a request asks for, in its one form, and as much of the access as that makes use of. Its document is validated as it
+    /// came, before anything else is made of it.
+    pub async fn key(&self, gateway: &Gateway, mut request: Request, access: &Access) -> Result<Key, Box<Response>> {
         let asked = (request.query.clone(), request.operation_name.clone());
         let known = self.known.lock().documents.get(&asked).cloned();
         let variables = request.variables.clone();
@@ -54,7 +51,9 @@ impl Plans {
             let message = "the document has no such operation";
             return Err(Box::new(gateway.refusal(Code::GraphqlValidationFailed, message)));
         };
-        Ok(canonical(&document, operation, &variables))
+        let used = access.permissions.intersection(gateway.asks(&document, operation));
+        let access = Access { permissions: used, scope: access.scope.clone() };
+        Ok(Key::new(canonical(&document, operation, &variables), access))
     }
 
     fn remember(&self, asked: (String, Option<String>), document: &Arc<ExecutableDocument>) {

@@ -17,7 +17,7 @@ use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
 use crate::auth::Viewer;
 use crate::config::SessionConfig;
-use crate::graphql::{Code, Gateway, OperationType, is_request_error};
+use crate::graphql::{Code, OperationType, is_request_error};
 use crate::live::{Frame, Live, Subscriber, errors_json, response_json};
 
 /// Results that one operation may queue before the connection's others get their turn.
@@ -253,7 +253,7 @@ impl Connection {
             return;
         }
         let (live, viewer) = (Arc::clone(&self.live), self.viewer.clone());
-        let running = if Gateway::operation_type(&mut request) == Some(OperationType::Subscription) {
+        let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
             Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access).await }))
         } else {
             Running::Execution(Box::pin(async move { live.gateway().execute(request, viewer).await }))
