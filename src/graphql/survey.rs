@@ -59,11 +59,11 @@ impl Survey {
     pub fn excess(&self, bounds: &QueryConfig) -> Option<String> {
         let QueryConfig { max_selections, max_depth, max_cost, max_aliases, max_directives, .. } = bounds;
         let beyond = [
+            (self.levels, MAX_LEVELS, "nests deeper than", "levels, its fragments written out"),
             (self.selections, *max_selections, "has more than", "fields, its fragments written out"),
             (self.aliases, *max_aliases, "has more than", "aliases, its fragments written out"),
             (self.directives, *max_directives, "has more than", "directives, its fragments written out"),
             (self.depth, *max_depth, "nests deeper than", "fields"),
-            (self.levels, MAX_LEVELS, "nests deeper than", "levels, its fragments written out"),
             (
                 self.cost,
                 *max_cost,

@@ -2,6 +2,7 @@
 
 mod alert_races;
 mod alert_rules;
+mod attacks;
 mod bounds;
 mod deploy;
 mod documents;
