@@ -13,7 +13,7 @@ use super::loader::Loaders;
 use super::outline::Outline;
 use super::survey::Surveyor;
 use super::turns::{Loads, Turns};
-use super::{IncidentSchema, schema, stream};
+use super::{IncidentSchema, coercion, schema, stream};
 use crate::auth::Viewer;
 use crate::clock::Clock;
 use crate::config::{Introspection, QueryConfig};
@@ -116,18 +116,22 @@ impl Gateway {
                 self.refuse_document(format!("the document has more than {} bytes", self.bounds.max_document_bytes))
             );
         }
-        let malformed = |mut failed| {
-            error::finish(&mut failed, &self.clock, Code::GraphqlParseFailed);
-            Box::new(Response::from_errors(vec![failed]))
-        };
+        let name = request.operation_name.clone();
         let variables = std::mem::take(&mut request.variables);
-        let survey =
-            request.parsed_query().map(|document| Surveyor::new(&self.outline, document, &variables).document());
-        request.variables = variables;
-        match survey.map_err(malformed)?.excess(&self.bounds) {
-            Some(excess) => Err(self.refuse_document(excess)),
-            None => request.parsed_query().map_err(malformed),
+        let document = request.parsed_query().map_err(|failed| self.broken(failed, Code::GraphqlParseFailed))?;
+        if let Some(excess) = Surveyor::new(&self.outline, document, &variables).document().excess(&self.bounds) {
+            return Err(self.refuse_document(excess));
         }
+        coercion::check(document, name.as_deref(), &variables)
+            .map_err(|failed| self.broken(failed, Code::GraphqlValidationFailed))?;
+        request.variables = variables;
+        request.parsed_query().map_err(|failed| self.broken(failed, Code::GraphqlParseFailed))
+    }
+
+    /// The answer to a document that is none, or breaks the rules.
+    fn broken(&self, mut failed: ServerError, code: Code) -> Box<Response> {
+        error::finish(&mut failed, &self.clock, code);
+        Box::new(Response::from_errors(vec![failed]))
     }
 
     fn refuse_document(&self, why: String) -> Box<Response> {

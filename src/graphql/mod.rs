@@ -2,6 +2,7 @@
 
 mod access;
 mod alert;
+mod coercion;
 mod comment;
 mod connection;
 mod error;

@@ -26,6 +26,7 @@ mod pagination;
 mod plans;
 mod playbooks;
 mod privileges;
+mod random_documents;
 mod readme;
 mod refusals;
 mod relations;

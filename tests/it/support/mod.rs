@@ -4,6 +4,7 @@ pub mod database;
 pub mod document;
 pub mod heard;
 pub mod log;
+pub mod random;
 pub mod roles;
 pub mod server;
 pub mod service;
