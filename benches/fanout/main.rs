@@ -6,12 +6,15 @@
 mod load;
 mod process;
 mod stock;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::Duration;
 
 use incident_manager::embedded;
-use process::{Load, Server};
+use process::{Load, stock};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use support::{Server, float};
 
 /// Frames of 230 to 250 bytes.
 const QUERY: &str = "subscription { newIncidents(severities: [P1]) { id title severity state createdAt } }";
@@ -36,10 +39,10 @@ fn main() {
 }
 
 async fn bench(quick: bool) {
-    let scratch = process::scratch();
+    let scratch = support::scratch();
     let database = embedded::start(embedded::Options::new(scratch.path().join("data"))).await.unwrap();
     let url = database.url();
-    let store = process::store(&url);
+    let store = support::store(&url);
     store.migrate().await.unwrap();
     let mut writer = PgConnection::connect(url.expose()).await.unwrap();
 
@@ -48,7 +51,7 @@ async fn bench(quick: bool) {
     let (mut deliveries, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let ours = burst(&Server::ours(&url).await, &mut writer, 1000, QUERY, 2000).await;
-        let stock = burst(&Server::stock(&url).await, &mut writer, 1000, QUERY, 500).await;
+        let stock = burst(&stock(&url).await, &mut writer, 1000, QUERY, 500).await;
         show("ours", &ours);
         show("stock", &stock);
         deliveries.push(ours.deliveries_per_second / stock.deliveries_per_second);
@@ -79,7 +82,7 @@ async fn bench(quick: bool) {
     let server = Server::ours(&url).await;
     let empty = server.kilobytes();
     let mut load = Load::start(&server, many, QUERY, 100).await;
-    let each = (server.kilobytes() - empty) / process::float(many);
+    let each = (server.kilobytes() - empty) / float(many);
     println!("  connected and subscribed in {:.2} s, {each:.1} KB each", load.ready_in.as_secs_f64());
     insert(&mut writer, 100).await;
     load.wait(100).await;
@@ -96,7 +99,7 @@ async fn bench(quick: bool) {
     println!("\nquiet: 1,000 subscribers, 20 events/s by SQL");
     let seconds = if quick { 3 } else { 15 };
     let ours = quiet(&Server::ours(&url).await, &mut writer, seconds).await;
-    let stock = quiet(&Server::stock(&url).await, &mut writer, seconds).await;
+    let stock = quiet(&stock(&url).await, &mut writer, seconds).await;
     println!("  server CPU, ours to stock: {:.0} %", 100.0 * ours / stock);
 
     drop(writer);
@@ -142,13 +145,13 @@ async fn burst(server: &Server, writer: &mut PgConnection, clients: usize, query
     load.wait(WARM_UP + events).await;
     let elapsed = began.elapsed().as_secs_f64();
     let cpu = server.cpu() - cpu;
-    let deliveries = process::float(clients * events);
+    let deliveries = float(clients * events);
     // what was a burst's is given back after a while, or it is not
     tokio::time::sleep(Duration::from_secs(1)).await;
     Figures {
         deliveries_per_second: deliveries / elapsed,
         cpu_micros_per_delivery: cpu * 1e6 / deliveries,
-        kilobytes_after: (server.kilobytes() - empty) / process::float(clients),
+        kilobytes_after: (server.kilobytes() - empty) / float(clients),
     }
 }
 
@@ -164,7 +167,7 @@ async fn own_incident(server: &Server, writer: &mut PgConnection, clients: usize
     );
     writer.execute(AssertSqlSafe(sql)).await.unwrap();
     let load = Load::start(server, clients, query, 1).await;
-    let each = (server.kilobytes() - empty) / process::float(clients);
+    let each = (server.kilobytes() - empty) / float(clients);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = server.cpu();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -179,7 +182,7 @@ async fn own_incident(server: &Server, writer: &mut PgConnection, clients: usize
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     let spent = server.cpu() - cpu - idle * began.elapsed().as_secs_f64();
-    println!("  {clients:>5}: {:.1} µs CPU an event, {each:.1} KB a subscriber", spent * 1e6 / process::float(EVENTS));
+    println!("  {clients:>5}: {:.1} µs CPU an event, {each:.1} KB a subscriber", spent * 1e6 / float(EVENTS));
     drop(load);
     spent
 }
