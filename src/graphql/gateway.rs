@@ -21,6 +21,9 @@ use crate::domain::{Access, Permissions, Scope};
 use crate::events::EventSlot;
 use crate::store::{Intake, Store};
 
+/// Errors of a document that are told: it may have far more, and the answer be many times as large as what was asked.
+const TOLD_ERRORS: usize = 100;
+
 /// Executes operations.
 #[derive(Clone)]
 pub struct Gateway {
@@ -165,6 +168,9 @@ pub fn is_request_error(response: &Response) -> bool {
 /// Gives each error its code: one of the library's with a path comes from coercing an argument, one without from the
 /// document's rules.
 fn finish(mut response: Response, clock: &Clock) -> Response {
+    if is_request_error(&response) {
+        response.errors.truncate(TOLD_ERRORS);
+    }
     for failed in &mut response.errors {
         let library = if failed.path.is_empty() { Code::GraphqlValidationFailed } else { Code::BadUserInput };
         error::finish(failed, clock, library);

@@ -95,6 +95,16 @@ async fn field_duplication() {
     service.stop().await;
 }
 
+/// A name that there is not is told with a place, a time and suggestions: many times its own length.
+#[tokio::test]
+async fn errors_without_end() {
+    let (_database, service) = start(&[]).await;
+    let fields = (0..9000).fold(String::new(), |fields, n| fields + &format!(" a{n}"));
+    let response = service.graphql(&format!("{{{fields} }}"), json!({})).await;
+    assert_eq!(response["errors"].as_array().unwrap().len(), 100);
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn deep_queries() {
     let (_database, service) = start(&[]).await;
