@@ -25,6 +25,8 @@ grant execute on function
   incident_manager.sequence_events(integer, boolean),
   incident_manager.event_maintain(interval, bigint, bigint),
   incident_manager.event_rewound_to(uuid),
+  incident_manager.event_matches(incident_manager.event_filter, bigint, bigint, integer),
+  incident_manager.event_is_asked_for(incident_manager.event_log, incident_manager.event_filter),
   incident_manager.event_writers()
   to incident_manager_service;
 

@@ -113,12 +113,14 @@ create table incident_manager.event_log (
   deduplicated boolean,
   constraint event_log_pkey primary key (pos)
 ) partition by range (pos);
+-- What a resume asks for (event_matches): each index has positions last, so that matches come in their order.
 create index event_log_incident on incident_manager.event_log (incident_id, pos);
-create index event_log_severity on incident_manager.event_log (severity, pos) where kind <> 'alert';
+create index event_log_alerts on incident_manager.event_log (pos) where kind = 'alert';
+create index event_log_incidents on incident_manager.event_log (pos) where kind <> 'alert';
+create index event_log_alert_source on incident_manager.event_log (source, pos) where kind = 'alert';
+create index event_log_incident_source on incident_manager.event_log (source, pos) where kind <> 'alert';
+create index event_log_change on incident_manager.event_log (update_type, severity, pos) where kind <> 'alert';
 create index event_log_left_severity on incident_manager.event_log (old_severity, pos) where old_severity <> severity;
-create index event_log_created on incident_manager.event_log (severity, pos) where update_type = 'CREATED';
-create index event_log_state on incident_manager.event_log (pos) where old_state <> state;
-create index event_log_alert on incident_manager.event_log (source, pos) where kind = 'alert';
 create index event_log_text on incident_manager.event_log ((coalesce(alert_id, incident_id)), description_version) where description is null;
 comment on table incident_manager.event_log is 'Every change of an incident, every comment, every alert: one row each, by dense position, as the change left it.';
 comment on column incident_manager.event_log.kind is 'incident, comment (with the whole incident) or alert.';
@@ -254,6 +256,103 @@ begin
                  name, from_pos, to_pos);
   insert into incident_manager.event_partition (from_pos, to_pos, name) values (from_pos, to_pos, name);
   return to_pos;
+end $$;
+
+-- What a subscription asks for. Lists that are null let everything through.
+create type incident_manager.event_filter as (
+  -- alerts; else changes of incidents, comments too
+  alerts boolean,
+  incident_ids uuid[],
+  sources text[],
+  update_types text[],
+  severities text[],
+  -- beside those: the severity before a change
+  left_severities text[],
+  -- active before or after the change
+  active_only boolean,
+  -- created as what it is, or raised to it from P2 to P4
+  raised_only boolean
+);
+
+create function incident_manager.event_is_asked_for(l incident_manager.event_log, f incident_manager.event_filter) returns boolean
+language sql immutable parallel safe
+as $$
+  select (l.kind = 'alert') = f.alerts
+    and (f.incident_ids is null or l.incident_id = any(f.incident_ids))
+    and (f.sources is null or l.source = any(f.sources))
+    and (f.update_types is null or l.update_type = any(f.update_types))
+    and (f.severities is null or l.severity = any(f.severities) or l.old_severity = any(f.left_severities))
+    and (not f.active_only or l.state not in ('RESOLVED', 'CLOSED') or l.old_state not in ('RESOLVED', 'CLOSED'))
+    and (not f.raised_only or l.update_type = 'CREATED' or l.old_severity in ('P2', 'P3', 'P4'))
+$$;
+
+-- The first max_events events after a position and up to another that a filter asks for, in order. By the narrowest of what
+-- it names: of each key at most max_events are read, so that what others do between two positions costs nothing.
+--
+-- The planner is pinned, as for the sequencer: it knows neither the keys nor how little of the log is wanted.
+create function incident_manager.event_matches(f incident_manager.event_filter, after_pos bigint, upto_pos bigint, max_events integer)
+returns setof incident_manager.event_log
+language plpgsql stable rows 500
+set search_path = pg_catalog, incident_manager, pg_temp
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+  if f.incident_ids is not null then
+    return query
+      select found.* from unnest(f.incident_ids) wanted(id) cross join lateral (
+        select l.* from incident_manager.event_log l
+        where l.incident_id = wanted.id and l.pos > after_pos and l.pos <= upto_pos
+          and incident_manager.event_is_asked_for(l, f)
+        order by l.pos limit max_events) found
+      order by found.pos limit max_events;
+  elsif f.sources is not null and f.alerts then
+    return query
+      select found.* from unnest(f.sources) wanted(source) cross join lateral (
+        select l.* from incident_manager.event_log l
+        where l.source = wanted.source and l.kind = 'alert' and l.pos > after_pos and l.pos <= upto_pos
+        order by l.pos limit max_events) found
+      order by found.pos limit max_events;
+  elsif f.sources is not null then
+    return query
+      select found.* from unnest(f.sources) wanted(source) cross join lateral (
+        select l.* from incident_manager.event_log l
+        where l.source = wanted.source and l.kind <> 'alert' and l.pos > after_pos and l.pos <= upto_pos
+          and incident_manager.event_is_asked_for(l, f)
+        order by l.pos limit max_events) found
+      order by found.pos limit max_events;
+  elsif f.alerts then
+    return query
+      select l.* from incident_manager.event_log l
+      where l.kind = 'alert' and l.pos > after_pos and l.pos <= upto_pos
+      order by l.pos limit max_events;
+  elsif f.update_types is not null or f.severities is not null then
+    -- an event that is in both halves comes once
+    return query
+      select distinct on (found.pos) found.* from (
+        select changed.* from
+          unnest(case when f.raised_only then '{CREATED}'
+                      else coalesce(f.update_types, '{CREATED,UPDATED,STATE_CHANGED,RESOLVED,ASSIGNED,COMMENT_ADDED}') end) kind(update_type)
+          cross join unnest(coalesce(f.severities, '{P0,P1,P2,P3,P4}')) wanted(severity)
+          cross join lateral (
+            select l.* from incident_manager.event_log l
+            where l.update_type = kind.update_type and l.severity = wanted.severity and l.kind <> 'alert'
+              and l.pos > after_pos and l.pos <= upto_pos and incident_manager.event_is_asked_for(l, f)
+            order by l.pos limit max_events) changed
+        union all
+        select lost.* from
+          unnest(case when f.raised_only then '{P2,P3,P4}' else f.left_severities end) wanted(severity)
+          cross join lateral (
+            select l.* from incident_manager.event_log l
+            where l.old_severity = wanted.severity and l.old_severity <> l.severity
+              and l.pos > after_pos and l.pos <= upto_pos and incident_manager.event_is_asked_for(l, f)
+            order by l.pos limit max_events) lost) found
+      order by found.pos limit max_events;
+  else
+    return query
+      select l.* from incident_manager.event_log l
+      where l.kind <> 'alert' and l.pos > after_pos and l.pos <= upto_pos and incident_manager.event_is_asked_for(l, f)
+      order by l.pos limit max_events;
+  end if;
 end $$;
 
 insert into incident_manager.event_epoch (epoch, first_pos, timeline, database_oid, reason)

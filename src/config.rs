@@ -226,6 +226,10 @@ pub struct EventsConfig {
     /// Bytes of results that one distinct subscription keeps for its subscribers
     #[arg(long, env = "INCIDENT_MANAGER_FEED_BYTES", default_value_t = 1 << 20, value_parser = at_least_one)]
     pub feed_bytes: usize,
+
+    /// Bytes of results that are held for subscribers who catch up, of all subscriptions together
+    #[arg(long, env = "INCIDENT_MANAGER_REPLAY_BYTES", default_value_t = 64 << 20, value_parser = at_least_one)]
+    pub replay_bytes: usize,
 }
 
 /// Bounds of what clients may hold open, and of their patience with us and ours with them.

@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use crate::clock::Clock;
 use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
-use crate::events;
+use crate::events::{self, History};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{self, Admission, AppState, Guard, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies};
@@ -23,6 +23,14 @@ const SCHEMA_POLL: (Duration, Duration) = (Duration::from_millis(100), Duration:
 
 /// Executions of a feed side by side, where its selection waits for the database: so many connections it may keep busy.
 const SIDE_BY_SIDE: usize = 4;
+
+/// A block of a replay: enough to share, little enough that those who are live notice nothing while it is made.
+const BLOCK_EVENTS: usize = 512;
+const BLOCK_BYTES: usize = 256 << 10;
+/// Looking at an event takes some tens of nanoseconds.
+const BLOCK_SCAN: usize = 16_384;
+/// Blocks that are executed at a time.
+const REPLAYS: usize = 2;
 
 /// Why the service did not serve, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +72,22 @@ pub async fn run(
 
     let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
     let gateway = Gateway::new(store.clone(), intake.clone(), clock.clone(), config.query);
+    let requests = usize::try_from(store::request_connections(&config.database)).unwrap_or(1);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,
         inbox: config.events.feed_events,
         side_by_side: SIDE_BY_SIDE,
-        waiting: usize::try_from(store::request_connections(&config.database) / 2).unwrap_or(1),
+        waiting: requests / 2,
+        block_events: BLOCK_EVENTS,
+        block_bytes: BLOCK_BYTES,
+        block_scan: BLOCK_SCAN,
+        replay_bytes: config.events.replay_bytes,
+        replays: REPLAYS,
+        replay_connections: (requests / 4).max(1),
     };
-    let live = Live::start(Arc::clone(&hub), gateway, &lifecycle, limits, config.events.heartbeat_interval);
+    let history = History::new(store.clone(), Arc::clone(&hub));
+    let live = Live::start(history, gateway, &lifecycle, limits, config.events.heartbeat_interval);
     let (bounds, network) = (config.connections, config.network);
     let sockets = Sockets::allowed(bounds.max_connections);
     let admission = Admission::new(sockets.held, bounds.max_connections_per_address);

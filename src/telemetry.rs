@@ -106,7 +106,13 @@ pub mod metric {
         MAINTENANCE_OVERDUE = describe_gauge "maintenance_overdue" Count: "1 while the event log's maintenance waits for a lock that others hold";
         SUBSCRIPTIONS = describe_gauge "subscriptions" Count: "Subscriptions that are open";
         CONNECTIONS = describe_gauge "connections" Count: "WebSocket connections and event streams that are open";
-        DELIVERIES = describe_counter "deliveries_total" Count: "Results that were sent to subscribers";
+        DELIVERIES = describe_counter "deliveries_total" Count: "Results that were handed to subscribers' connections";
+        EXECUTIONS = describe_counter "executions_total" Count: "Executions of an event for all who ask the same, live and for those who catch up";
+        REPLAYS = describe_counter "replays_total" Count: "Subscriptions that began behind a cursor";
+        REPLAY_BLOCKS = describe_counter "replay_blocks_total" Count: "Stretches of the log that were executed for those who catch up, each for all of them";
+        REPLAY_READS = describe_counter "replay_reads_total" Count: "Reads for those stretches, by where from: memory, or the log in the database";
+        REPLAY_BYTES = describe_gauge "replay_bytes" Bytes: "Results that are held for those who catch up";
+        CURSORS_EXPIRED = describe_counter "cursors_expired_total" Count: "Subscriptions that were ended or refused because their cursor was gone";
         ALERTS_STORED = describe_counter "alerts_stored_total" Count: "Alerts that requests brought and that were stored";
         ALERT_CALLS = describe_counter "alert_calls_total" Count: "Calls of the database that stored them; alerts that come at the same time share one";
         ALERTS_WAITING = describe_gauge "alerts_waiting" Count: "Alerts that wait to be stored, or are being stored";
@@ -121,14 +127,16 @@ mod tests {
     #[test]
     fn the_recorder_serves_every_service_of_the_process() {
         metrics().unwrap();
-        metrics::counter!(metric::DELIVERIES).increment(2);
+        metrics::counter!(metric::LISTENER_RECONNECTS).increment(2);
         let shown = metrics().unwrap().render();
-        assert!(shown.contains("# TYPE incident_manager_deliveries_total counter"), "{shown}");
+        assert!(shown.contains("# TYPE incident_manager_listener_reconnects_total counter"), "{shown}");
         assert!(
-            shown.contains("# HELP incident_manager_deliveries_total Results that were sent to subscribers"),
+            shown.contains(
+                "# HELP incident_manager_listener_reconnects_total Times that the connection for notifications was made anew"
+            ),
             "{shown}"
         );
-        assert!(shown.lines().any(|line| line == "incident_manager_deliveries_total 2"), "{shown}");
+        assert!(shown.lines().any(|line| line == "incident_manager_listener_reconnects_total 2"), "{shown}");
     }
 
     #[test]

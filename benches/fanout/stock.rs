@@ -14,7 +14,7 @@ use incident_manager::auth::Viewer;
 use incident_manager::clock::Clock;
 use incident_manager::config::{Command, DatabaseUrl, parse};
 use incident_manager::domain::{Access, Event};
-use incident_manager::events::{self, Delivery, EventSlot};
+use incident_manager::events::{self, Delivery, EventSlot, FromTail, StretchBounds};
 use incident_manager::graphql::Gateway;
 use incident_manager::lifecycle::Lifecycle;
 use incident_manager::store::{Intake, Store};
@@ -84,17 +84,21 @@ async fn serve(address: SocketAddr, database: DatabaseUrl) {
     tokio::spawn(async move {
         let mut head = hub.watch();
         head.wait_for(Option::is_some).await.unwrap();
-        let mut place = hub.now().unwrap();
+        let mut place = hub.now().unwrap().place();
+        let bounds = StretchBounds { scan: 1024, matches: 1024 };
         loop {
             head.borrow_and_update();
-            let batch = hub.after(&mut place, 1024).unwrap();
-            for event in &batch {
-                // nobody subscribed yet is no error
-                let _ = events.send(Arc::clone(event));
-                place.advance(event.position);
-            }
-            if batch.is_empty() && head.changed().await.is_err() {
-                return;
+            match hub.stretch(place, None, |_| true, bounds) {
+                FromTail::Here(stretch) => {
+                    for event in stretch.events {
+                        // nobody subscribed yet is no error
+                        let _ = events.send(event);
+                    }
+                    place.position = stretch.upto.position;
+                }
+                FromTail::NotYet if head.changed().await.is_err() => return,
+                FromTail::NotYet => {}
+                FromTail::Below(_) | FromTail::Void => panic!("the bench is slower than the tail is long"),
             }
         }
     });

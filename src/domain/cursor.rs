@@ -14,7 +14,7 @@ pub struct Cursor {
     /// In which this position was given out.
     pub epoch: EpochId,
     pub position: Position,
-    /// When that position was given out, so that one given out anew is told from it; the Unix epoch for position 0.
+    /// When that position was given out, so that one given out anew is told from it.
     pub logged_at: Timestamp,
 }
 
@@ -26,6 +26,31 @@ pub struct StreamPosition {
     pub oldest: Cursor,
 }
 
+/// A numbering of the log's positions; a new one begins when positions can no longer be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch {
+    pub id: EpochId,
+    /// The first position that it gives out: what older epochs gave out from there on is void.
+    pub first: Position,
+}
+
+/// The epochs that a log has had, oldest first; the last is the one that gives positions out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Epochs(pub Vec<Epoch>);
+
+/// This log has never had that epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log has never had this epoch")]
+pub struct UnknownEpoch;
+
+impl Epochs {
+    /// From where on what an epoch gave out is void. `None`: nowhere, all of it holds.
+    pub fn void_from(&self, epoch: EpochId) -> Result<Option<Position>, UnknownEpoch> {
+        let at = self.0.iter().position(|known| known.id == epoch).ok_or(UnknownEpoch)?;
+        Ok(self.0[at + 1..].iter().map(|later| later.first).min())
+    }
+}
+
 /// A text that no cursor of ours encodes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is no cursor of this stream")]
@@ -35,6 +60,9 @@ pub struct CursorError;
 const ENCODED_BYTES: usize = 32;
 
 impl Cursor {
+    /// When a position was given out of which the log does not say it: that of position 0, and of one that it no longer holds.
+    pub const UNKNOWN_TIME: Timestamp = Timestamp::UNIX_EPOCH;
+
     /// URL-safe Base64 (RFC 4648 section 5), without padding.
     pub fn encode(&self) -> String {
         let mut bytes = [0; ENCODED_BYTES];
@@ -84,6 +112,17 @@ mod tests {
                 prop_assert_eq!(cursor.encode(), text);
             }
         }
+    }
+
+    #[test]
+    fn what_an_epoch_gave_out_holds_up_to_the_next_ones_first_position() {
+        let [one, two, three, other] = [1, 2, 3, 4].map(|n| EpochId(Uuid::from_u128(n)));
+        let epoch = |id, first| Epoch { id, first: Position(first) };
+        let epochs = Epochs(vec![epoch(one, 1), epoch(two, 50), epoch(three, 40)]);
+        assert_eq!(epochs.void_from(three), Ok(None));
+        assert_eq!(epochs.void_from(two), Ok(Some(Position(40))));
+        assert_eq!(epochs.void_from(one), Ok(Some(Position(40))), "the lowest of all later ones");
+        assert_eq!(epochs.void_from(other), Err(UnknownEpoch));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod wire;
 pub use access::{Access, Forbidden, Permission, Permissions, Role, Scope};
 pub use alert::{Alert, AlertFilter, AlertStatus, NewAlert, SubmittedAlert};
 pub use comment::{Comment, NewComment};
-pub use cursor::{Cursor, CursorError, StreamPosition};
+pub use cursor::{Cursor, CursorError, Epoch, Epochs, StreamPosition, UnknownEpoch};
 pub use event::{Change, Event, IncidentChange, UpdateType};
 pub use filter::Filter;
 pub use ids::{AlertId, CommentId, EpochId, IncidentId, PlaybookId, Position};

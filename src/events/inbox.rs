@@ -35,7 +35,7 @@ pub enum Item {
     Delivery(Delivery),
     /// Everything up to here has been dropped, and is before all that follows.
     Overflow(Position),
-    /// Positions from here on have been given out anew: what was delivered of them is void.
+    /// The next numbering begins, which gives out positions from here on anew: what was delivered of them is void.
     Rewind(Position),
 }
 
@@ -74,16 +74,21 @@ impl Inbox {
     }
 
     /// Puts a HEARTBEAT behind everything that came before it; not where something waits, which is a sign of life itself.
-    pub fn put_heartbeat(&self, cursor: Cursor) -> bool {
+    pub(super) fn put_heartbeat(&self, cursor: Cursor) {
         {
             let mut queue = self.queue.lock();
             if queue.busy || !queue.items.is_empty() {
-                return false;
+                return;
             }
             queue.items.push_back(Item::Delivery(Delivery::Heartbeat(cursor)));
         }
         (self.ring)();
-        true
+    }
+
+    /// Nothing up to here comes any more: it cannot be read.
+    pub(super) fn skip(&self, to: Position) {
+        self.queue.lock().items.push_back(Item::Overflow(to));
+        (self.ring)();
     }
 
     /// Takes up to `limit` items. None: there is nothing, and nothing is being executed either.
@@ -104,7 +109,7 @@ impl Inbox {
         !queue.busy && queue.items.is_empty()
     }
 
-    /// The numbering of positions has changed: those from `rewound_to` on will come again.
+    /// A new numbering has begun: those from `rewound_to` on will come again.
     pub(super) fn rewind(&self, rewound_to: Position) {
         {
             let mut queue = self.queue.lock();

@@ -106,6 +106,13 @@ impl Index {
         }
     }
 
+    /// Tells every inbox that nothing up to here comes any more.
+    pub(super) fn skip(&self, to: Position) {
+        for inbox in self.all.values() {
+            inbox.skip(to);
+        }
+    }
+
     fn offer(&self, key: &Key, event: &Arc<Event>) {
         for inbox in self.buckets.get(key).into_iter().flatten() {
             if inbox.interest().matches(event) {

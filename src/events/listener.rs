@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::doorbell::Doorbell;
 use super::hub::Hub;
-use crate::domain::{Cursor, EpochId, Position};
-use crate::store::{Heard, Notifications, Store, StoreError};
+use crate::domain::{Cursor, Position, UnknownEpoch};
+use crate::store::{Heard, LogState, Notifications, Store, StoreError};
 use crate::telemetry::metric;
 
 /// Events that one statement reads.
@@ -116,31 +116,36 @@ impl Listener {
     /// Reads the log to its end.
     async fn catch_up(&self) -> Result<(), StoreError> {
         let Some(mut head) = self.hub.head() else {
-            self.hub.begin(self.store.log_head(None).await?);
+            let log = self.store.log_state().await?;
+            self.hub.begin(log.head, log.epochs);
             self.hub.confirm();
             return Ok(());
         };
         loop {
-            let page = self.store.log_page(head.epoch, head.position, PAGE).await?;
-            let Some((epoch, rewound_to)) = page.epoch else {
+            let page = self.store.log_page(head.position, PAGE).await?;
+            let Some(epoch) = page.epoch else {
                 // nothing after our position: the end of the log, or of a log that is shorter than what we have read
-                let log = self.store.log_head(Some(head.epoch)).await?;
+                let log = self.store.log_state().await?;
                 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-                gauge!(metric::LOG_HEAD).set(log.position.0 as f64);
-                if log.epoch != head.epoch || log.position < head.position {
-                    let rewound_to = log.rewound_to.unwrap_or(log.position.next());
-                    head = self.rewind(log.epoch, rewound_to.min(log.position.next())).await?;
+                gauge!(metric::LOG_HEAD).set(log.head.position.0 as f64);
+                if log.head.epoch != head.epoch || log.head.position < head.position {
+                    head = self.rewind(head, log).await?;
                     continue;
                 }
-                if log.position > head.position {
+                if log.head.position > head.position {
                     continue;
                 }
                 self.hub.confirm();
                 return Ok(());
             };
             if epoch != head.epoch {
-                head = self.rewind(epoch, rewound_to.unwrap_or(Position(1))).await?;
+                head = self.rewind(head, self.store.log_state().await?).await?;
                 continue;
+            }
+            if let Some(first) = page.events.first().filter(|first| first.position > head.position.next()) {
+                let before = Position(first.position.0 - 1);
+                warn!(from = %head.position, to = %before, "retention has passed this process; what it has not read is gone");
+                self.hub.skip(Cursor { epoch, position: before, logged_at: Cursor::UNKNOWN_TIME });
             }
             if let Some(last) = page.events.last() {
                 head = last.cursor();
@@ -153,13 +158,25 @@ impl Listener {
         }
     }
 
-    /// Goes back to where the log's numbering is still the one that we have read.
-    async fn rewind(&self, epoch: EpochId, rewound_to: Position) -> Result<Cursor, StoreError> {
-        let position = self.hub.kept_below(rewound_to);
-        let logged_at = self.store.logged_at(position).await?.unwrap_or_default();
-        let head = Cursor { epoch, position, logged_at };
-        warn!(%epoch, %rewound_to, "the log has a new epoch; positions from there on were given out anew");
-        self.hub.rewind(rewound_to, head);
-        Ok(head)
+    /// Goes back to where the log's numbering is still the one that we have read, as far as the log reaches back.
+    async fn rewind(&self, head: Cursor, log: LogState) -> Result<Cursor, StoreError> {
+        let rewound_to = match log.epochs.void_from(head.epoch) {
+            Ok(Some(void_from)) => void_from.min(log.head.position.next()),
+            // without an epoch that says so, as where the server's timeline cannot be seen
+            Ok(None) => log.head.position.next(),
+            // another log: nothing is left of ours, not even its beginning
+            Err(UnknownEpoch) => Position(0),
+        };
+        warn!(epoch = %log.head.epoch, %rewound_to, "the log has a new epoch; positions from there on were given out anew");
+        let kept = head.position.min(Position(rewound_to.0 - 1));
+        let go_on = if rewound_to == Position(0) {
+            log.head
+        } else {
+            let position = kept.max(log.oldest);
+            let logged_at = self.store.logged_at(position).await?.unwrap_or(Cursor::UNKNOWN_TIME);
+            Cursor { epoch: log.head.epoch, position, logged_at }
+        };
+        self.hub.rewind(rewound_to, go_on, log.epochs);
+        Ok(go_on)
     }
 }

@@ -2,6 +2,7 @@
 //! tail, and a subscription's resolver opens its stream here.
 
 mod doorbell;
+mod history;
 mod hub;
 mod inbox;
 mod index;
@@ -9,14 +10,17 @@ mod listener;
 mod maintenance;
 mod sequencer;
 mod slot;
+mod tail;
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use hub::{Expired, Hub, TailBounds};
+pub use history::{History, NotRead};
+pub use hub::{Hub, TailBounds};
 pub use inbox::{Inbox, Item};
 pub use slot::{Deliveries, Delivery, EventSlot, SecondRootField};
+pub use tail::{FromTail, Numbering, Place, Stretch, StretchBounds};
 
 use crate::config::EventsConfig;
 use crate::lifecycle::Lifecycle;

@@ -73,11 +73,13 @@ pub struct Refusal {
     pub field: Option<String>,
     /// Names the error in the log too.
     pub id: Option<Uuid>,
+    /// Of a stream that cannot be resumed: from where on it can.
+    pub oldest_cursor: Option<String>,
 }
 
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, id: None }
+        Self { code, message: message.into(), field: None, id: None, oldest_cursor: None }
     }
 
     /// The same of a part of the input: its field is that part's.
@@ -93,7 +95,8 @@ impl Refusal {
         Self { id: Some(id), ..Self::new(Code::InternalServerError, Internal.to_string()) }
     }
 
-    fn of_input(field: impl Into<String>, failed: &impl ToString) -> Self {
+    /// A value that cannot be.
+    pub fn of_input(field: impl Into<String>, failed: &impl ToString) -> Self {
         Self { field: Some(field.into()), ..Self::new(Code::BadUserInput, failed.to_string()) }
     }
 }
@@ -190,6 +193,9 @@ pub(super) fn tell(failed: &mut ServerError, told: Refusal, clock: &Clock) {
     }
     if let Some(id) = told.id {
         extensions.set("id", id.to_string());
+    }
+    if let Some(cursor) = told.oldest_cursor {
+        extensions.set("oldestCursor", cursor);
     }
 }
 

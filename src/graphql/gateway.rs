@@ -46,6 +46,17 @@ impl Gateway {
         Self { schema, store, clock, outline, bounds }
     }
 
+    /// Without a database, for tests of what needs none.
+    #[cfg(test)]
+    pub(crate) fn away(lifecycle: &crate::lifecycle::Lifecycle) -> Self {
+        let Ok(crate::config::Command::Serve(config)) = crate::config::parse(["serve".into()], |_| None) else {
+            unreachable!("the defaults are settings")
+        };
+        let store = Store::away();
+        let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
+        Self::new(store, intake, Clock::system(), config.query)
+    }
+
     /// An error response that no execution made.
     pub fn refusal(&self, code: Code, message: impl Into<String>) -> Response {
         self.refuse(Refusal::new(code, message))

@@ -1,4 +1,5 @@
-//! The root `Subscription`. A resolver says what it filters for and gets its stream; who fills that is none of its business.
+//! The root `Subscription`. A resolver says what it filters for and gets its stream; who fills that, and from where on
+//! (`after`), is none of its business.
 
 #![expect(clippy::unused_async, reason = "the derive takes async resolvers only")]
 
@@ -20,6 +21,7 @@ use crate::domain::{
 };
 use crate::events::{Delivery, EventSlot};
 
+/// `after` resumes: first everything that matched since that cursor, in order, then live, with nothing lost or doubled.
 /// Of lists that filter, null is no filter and [] matches nothing. Fields of the changed object itself are as the change left
 /// them; what hangs on it (alerts, comments, an alert's incident) is as it is when the result is made.
 pub struct Subscription;
@@ -61,6 +63,7 @@ impl Subscription {
         severities: Option<Vec<Severity>>,
         update_types: Option<Vec<UpdateType>>,
         #[graphql(default_with = "Some(false)")] active_only: Option<bool>,
+        #[graphql(name = "after")] _after: Option<String>,
     ) -> Result<impl Stream<Item = Result<IncidentUpdate>>> {
         let filter = Filter::IncidentUpdates {
             incident_ids: incident_ids.map(|ids| ids.into_iter().map(|id| IncidentId(id.0)).collect()),
@@ -82,13 +85,18 @@ impl Subscription {
         &self,
         context: &Context<'_>,
         severities: Option<Vec<Severity>>,
+        #[graphql(name = "after")] _after: Option<String>,
     ) -> Result<impl Stream<Item = Result<Incident>>> {
         open(context, IncidentsSubscribe, Filter::NewIncidents { severities: set(severities) }, incident_of)
     }
 
     /// Incidents created as P0 or P1, and those raised from P2–P4 to P0 or P1 later.
     #[graphql(directive = needs::apply(IncidentsSubscribe.into()))]
-    async fn critical_incidents(&self, context: &Context<'_>) -> Result<impl Stream<Item = Result<Incident>>> {
+    async fn critical_incidents(
+        &self,
+        context: &Context<'_>,
+        #[graphql(name = "after")] _after: Option<String>,
+    ) -> Result<impl Stream<Item = Result<Incident>>> {
         open(context, IncidentsSubscribe, Filter::CriticalIncidents, incident_of)
     }
 
@@ -97,6 +105,7 @@ impl Subscription {
         &self,
         context: &Context<'_>,
         incident_id: Option<Id>,
+        #[graphql(name = "after")] _after: Option<String>,
     ) -> Result<impl Stream<Item = Result<IncidentStateChange>>> {
         let filter = Filter::StateChanges { incident_id: incident_id.map(|id| IncidentId(id.0)) };
         open(context, IncidentsSubscribe, filter, |delivery| match delivery {
@@ -111,6 +120,7 @@ impl Subscription {
         &self,
         context: &Context<'_>,
         sources: Option<Vec<String>>,
+        #[graphql(name = "after")] _after: Option<String>,
     ) -> Result<impl Stream<Item = Result<Alert>>> {
         open(context, AlertsSubscribe, Filter::Alerts { sources: set(sources) }, |delivery| match delivery {
             Delivery::Event(event) => match &event.change {

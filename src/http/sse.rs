@@ -27,10 +27,12 @@ use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
 use crate::auth::Viewer;
 use crate::graphql::{Code, OperationType};
-use crate::live::{Frame, Live, Subscriber, response_json};
+use crate::live::{Frame, Subscriber, response_json};
 
 /// Results that are handed to the socket at a time.
 const CHUNK_RESULTS: usize = 64;
+/// HTML, section 9.2.4.
+const LAST_EVENT_ID: &str = "last-event-id";
 
 pub async fn post(
     State(state): State<AppState>,
@@ -92,7 +94,7 @@ async fn stream(
     let live = Arc::clone(&state.live);
     let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
         // before the response begins, so that a client which has its head misses nothing
-        match live.subscribe(request, &viewer.access).await {
+        match live.subscribe(request, &viewer.access, last_seen(headers)).await {
             Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
             // told in the stream: of another answer an EventSource would see no more than that there was one
             Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
@@ -102,7 +104,6 @@ async fn stream(
     };
     let interval = state.session.ping_interval;
     let events = Events {
-        live: state.live,
         turn: Box::pin(place.turn()),
         _place: place,
         running,
@@ -118,6 +119,12 @@ async fn stream(
     (headers, Body::from_stream(events)).into_response()
 }
 
+/// What a client that comes back has seen last: the id of an event, which is its cursor.
+fn last_seen(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty())?;
+    Some(String::from_utf8_lossy(id.as_bytes()).into_owned())
+}
+
 enum Running {
     Subscription(Box<Subscriber>),
     Execution(BoxFuture<'static, Bytes>),
@@ -127,7 +134,6 @@ enum Running {
 
 /// The body of a response.
 struct Events {
-    live: Arc<Live>,
     /// Comes when the service drains.
     turn: BoxFuture<'static, ()>,
     _place: Admitted,
@@ -175,8 +181,7 @@ impl Events {
                         return Poll::Ready(Some(text));
                     }
                     Poll::Ready(Err(ended)) => {
-                        let errors = self.live.errors_of(ended);
-                        let payload = [b"{\"errors\":", &*errors, b"}"].concat();
+                        let payload = [b"{\"errors\":", &*ended.0, b"}"].concat();
                         return Poll::Ready(Some(self.complete(Some(&payload))));
                     }
                     Poll::Pending => {}

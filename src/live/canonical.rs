@@ -1,4 +1,4 @@
-//! The one form of a subscription: two that ask for the same come out the same, and share a feed.
+//! The one form of a subscription: two that ask for the same come out the same, and share a feed, wherever each begins.
 //!
 //! Arguments and members of objects are sorted; fields, aliases and lists keep their order, which results show. Fragments are
 //! written out: at the root, where the library passes over them, as fields that keep the fragment's directives; below as
@@ -15,6 +15,8 @@ use async_graphql::parser::types::{
 use async_graphql::{Name, Variables};
 use async_graphql_value::{ConstValue, Value};
 
+use super::after::{AFTER, After, Values};
+
 /// A subscription's document and variables, in their one form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Canonical {
@@ -23,11 +25,22 @@ pub struct Canonical {
     pub variables: String,
 }
 
-/// Brings an operation that is valid into its one form.
-pub fn canonical(document: &ExecutableDocument, operation: &OperationDefinition, given: &Variables) -> Canonical {
+/// Brings an operation that is valid into its one form, without the place from which it is to begin, which is beside it.
+pub fn canonical(
+    document: &ExecutableDocument,
+    operation: &OperationDefinition,
+    given: &Variables,
+) -> (Canonical, After) {
     let mut printer = Printer { document, used: BTreeSet::new(), text: String::new() };
     let mut roots = Vec::new();
     collect_roots(document, &operation.selection_set.node, &[], &mut roots);
+    let values = Values { operation, given };
+    let after = roots
+        .iter()
+        .filter(|root| values.let_through(root.directives.iter().copied().chain(&root.field.directives)))
+        .map(|root| values.after(root.field))
+        .find(|after| *after != After::Now)
+        .unwrap_or(After::Now);
     printer.roots(&roots);
     printer.directives(&operation.directives);
     let (body, used) = (printer.text, printer.used);
@@ -55,7 +68,7 @@ pub fn canonical(document: &ExecutableDocument, operation: &OperationDefinition,
         head.push(')');
     }
     let variables = serde_json::Value::Object(values.into_iter().collect());
-    Canonical { document: head + &body, variables: variables.to_string() }
+    (Canonical { document: head + &body, variables: variables.to_string() }, after)
 }
 
 /// A root field with the directives of the fragments around it, and its selection sets: fields of one response key are one.
@@ -111,7 +124,7 @@ impl<'d> Printer<'d> {
     fn roots(&mut self, roots: &[Root<'d>]) {
         self.text.push('{');
         for root in roots {
-            self.field_head(root.field);
+            self.field_head(root.field, |name| name != AFTER);
             for directive in &root.directives {
                 self.directive(&directive.node);
             }
@@ -131,7 +144,7 @@ impl<'d> Printer<'d> {
         for selection in &set.items {
             match &selection.node {
                 Selection::Field(field) => {
-                    self.field_head(&field.node);
+                    self.field_head(&field.node, |_| true);
                     self.directives(&field.node.directives);
                     self.nested(&field.node.selection_set.node);
                 }
@@ -163,12 +176,12 @@ impl<'d> Printer<'d> {
         }
     }
 
-    fn field_head(&mut self, field: &Field) {
+    fn field_head(&mut self, field: &Field, counts: impl Fn(&str) -> bool) {
         if let Some(alias) = field.alias.as_ref().filter(|alias| alias.node != field.name.node) {
             let _ = write!(self.text, "{}:", alias.node);
         }
         self.text.push_str(&field.name.node);
-        self.arguments(&field.arguments);
+        self.arguments(field.arguments.iter().filter(|(name, _)| counts(&name.node)));
     }
 
     fn directives(&mut self, directives: &[Positioned<Directive>]) {
@@ -179,14 +192,14 @@ impl<'d> Printer<'d> {
 
     fn directive(&mut self, directive: &Directive) {
         let _ = write!(self.text, "@{}", directive.name.node);
-        self.arguments(&directive.arguments);
+        self.arguments(directive.arguments.iter());
     }
 
-    fn arguments(&mut self, arguments: &[(Positioned<Name>, Positioned<Value>)]) {
-        if arguments.is_empty() {
+    fn arguments<'a>(&mut self, arguments: impl Iterator<Item = &'a (Positioned<Name>, Positioned<Value>)>) {
+        let mut sorted: Vec<_> = arguments.collect();
+        if sorted.is_empty() {
             return;
         }
-        let mut sorted: Vec<_> = arguments.iter().collect();
         sorted.sort_by(|one, other| one.0.node.cmp(&other.0.node));
         self.text.push('(');
         for (name, value) in sorted {
@@ -242,7 +255,7 @@ mod tests {
     fn form(text: &str, variables: serde_json::Value) -> Canonical {
         let document = parse_query(text).unwrap();
         let (_, operation) = document.operations.iter().next().unwrap();
-        canonical(&document, &operation.node, &Variables::from_json(variables))
+        canonical(&document, &operation.node, &Variables::from_json(variables)).0
     }
 
     #[test]

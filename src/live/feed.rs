@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use async_graphql::{Request, ServerError, Variables};
 use bytes::Bytes;
@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::block::{Blocks, Wish};
 use super::canonical::Canonical;
 use super::execution::{Execution, NotOpened};
 use super::payload::errors_json;
-use super::runner;
-use super::{Limits, Live};
+use super::{Limits, Live, replay, runner};
 use crate::domain::{Access, Cursor, Position};
-use crate::events::{Hub, Inbox};
+use crate::events::{Inbox, Numbering, Place};
 
 /// What makes two subscriptions the same; cheap to copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,15 +63,19 @@ pub struct Beat {
 }
 
 /// What a feed's subscribers share.
+///
+/// Everything that matches in `(floor, …]` of its numbering, as far as the runner has come, is in the ring. Whoever is at the
+/// floor or above takes from there, whoever is below replays (see [`super::block`]): so a bound that overflows raises the
+/// floor, and nothing is lost.
 pub struct State {
-    /// Everything that matches above this and has been executed is in the ring.
     pub floor: Position,
     pub ring: VecDeque<Frame>,
     bytes: usize,
     pub beat: Option<Beat>,
-    /// For each numbering of the log after the feed's first: the lowest position that it gave out anew.
-    pub rewinds: Vec<Position>,
-    pub wakers: Slab<Option<Waker>>,
+    ticks: u64,
+    /// The numbering of the log that the runner has come to; a subscriber may know of a later one already.
+    pub numbering: Numbering,
+    wakers: Slab<Option<Waker>>,
     /// The payload of the `error` that ends every subscriber.
     pub failed: Option<Bytes>,
     pub active_at: Instant,
@@ -81,18 +85,19 @@ pub struct Feed {
     key: Key,
     inbox: Arc<Inbox>,
     pub state: Mutex<State>,
+    pub blocks: Mutex<Blocks>,
     /// Executions that are open and not in use; kept from one event to the next.
     executions: Mutex<Vec<Execution>>,
     running: Arc<AtomicBool>,
-    live: Weak<Live>,
-    hub: Arc<Hub>,
-    limits: Limits,
+    live: Arc<Live>,
 }
 
 impl Feed {
     /// Opens an execution, which says what is asked for, and begins at the hub's position. `None` while there is none.
     pub async fn open(live: &Arc<Live>, key: Key) -> Result<Option<Arc<Self>>, NotOpened> {
         let (execution, interest) = Execution::open(&live.gateway, key.request(), key.access()).await?;
+        // an open execution is by far the largest part of a feed: most wait long for their first event
+        drop(execution);
         let running = Arc::new(AtomicBool::new(false));
         let feed = Arc::new_cyclic(|feed: &Weak<Self>| {
             let (me, is_running, lifecycle) = (feed.clone(), Arc::clone(&running), live.lifecycle.clone());
@@ -115,24 +120,28 @@ impl Feed {
                     ring: VecDeque::new(),
                     bytes: 0,
                     beat: None,
-                    rewinds: Vec::new(),
+                    ticks: 0,
+                    numbering: Numbering::default(),
                     wakers: Slab::new(),
                     failed: None,
                     active_at: Instant::now(),
                 }),
+                blocks: Mutex::default(),
                 executions: Mutex::new(Vec::new()),
                 running,
-                live: Arc::downgrade(live),
-                hub: Arc::clone(&live.hub),
-                limits: live.limits,
+                live: Arc::clone(live),
             }
         });
-        // an open execution is by far the largest part of a feed: most wait long for their first event
-        drop(execution);
-        let Some(now) = live.hub.register(&feed.inbox) else { return Ok(None) };
-        let mut state = feed.state.lock();
-        state.floor = state.floor.max(now.position);
-        drop(state);
+        {
+            // the runner waits until the place is known at which it begins
+            let mut state = feed.state.lock();
+            let Some(begin) = live.hub().register(&feed.inbox) else {
+                drop(state);
+                return Ok(None);
+            };
+            state.floor = begin.position;
+            state.numbering = begin.numbering;
+        }
         Ok(Some(feed))
     }
 
@@ -145,22 +154,19 @@ impl Feed {
     }
 
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.live.limits
     }
 
-    pub fn live(&self) -> Option<Arc<Live>> {
-        self.live.upgrade()
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
-    /// Whether a new subscriber may begin here: it has not failed, and holds nothing from beyond the hub's head, as it does
-    /// while it has not heard yet that positions are given out anew.
+    /// Whether a new subscriber may begin here.
     pub fn is_usable(&self) -> bool {
-        let head = self.hub.head().map(|head| head.position);
-        let state = self.state.lock();
-        state.failed.is_none() && state.ring.back().is_none_or(|last| Some(last.cursor.position) <= head)
+        self.state.lock().failed.is_none()
     }
 
-    /// The runner has nothing more to do. False: something came meanwhile, and it goes on.
+    /// The runner has nothing more to do. `Err`: something came meanwhile, and it goes on.
     pub fn rest(&self, executions: Vec<Execution>) -> Result<(), Vec<Execution>> {
         *self.executions.lock() = executions;
         self.running.store(false, Ordering::Release);
@@ -180,22 +186,28 @@ impl Feed {
     }
 
     /// Adds what has been executed, in order, and wakes the subscribers.
-    pub fn publish(&self, results: impl IntoIterator<Item = (Frame, Option<u64>)>) {
+    pub fn publish(&self, frames: Vec<Frame>) {
+        let limits = self.limits();
         let mut state = self.state.lock();
         state.active_at = Instant::now();
-        for (frame, tick) in results {
-            if let Some(tick) = tick {
-                state.beat = Some(Beat { frame, tick });
-            } else {
-                state.bytes += frame.payload.len();
-                state.ring.push_back(frame);
-            }
+        for frame in frames {
+            state.bytes += frame.payload.len();
+            state.ring.push_back(frame);
         }
-        while state.ring.len() > self.limits.ring || (state.bytes > self.limits.ring_bytes && state.ring.len() > 1) {
+        while state.ring.len() > limits.ring || (state.bytes > limits.ring_bytes && state.ring.len() > 1) {
             let Some(oldest) = state.ring.pop_front() else { break };
             state.bytes -= oldest.payload.len();
             state.floor = state.floor.max(oldest.cursor.position);
         }
+        state.wake();
+    }
+
+    /// Replaces the HEARTBEAT.
+    pub fn publish_beat(&self, frame: Frame) {
+        let mut state = self.state.lock();
+        state.active_at = Instant::now();
+        state.ticks += 1;
+        state.beat = Some(Beat { frame, tick: state.ticks });
         state.wake();
     }
 
@@ -208,16 +220,15 @@ impl Feed {
         state.wake();
     }
 
-    /// Positions from `rewound_to` on have been given out anew.
+    /// The next numbering, in which positions from `rewound_to` on have been given out anew.
     pub fn rewind(&self, rewound_to: Position) {
         let mut state = self.state.lock();
-        while state.ring.back().is_some_and(|last| last.cursor.position >= rewound_to) {
-            let gone = state.ring.pop_back().map_or(0, |last| last.payload.len());
-            state.bytes -= gone;
+        while let Some(gone) = state.ring.pop_back_if(|last| last.cursor.position >= rewound_to) {
+            state.bytes -= gone.payload.len();
         }
         state.floor = state.floor.min(Position(rewound_to.0 - 1));
         state.beat = None;
-        state.rewinds.push(rewound_to);
+        state.numbering = state.numbering.next();
         state.wake();
     }
 
@@ -230,9 +241,33 @@ impl Feed {
             state.bytes = 0;
             state.wake();
         }
-        if let Some(live) = self.live() {
-            live.forget(self);
+        self.live.forget(self);
+    }
+
+    /// Wishes for a block of what comes after a place: the wish, and where it begins; see [`Blocks::wish`].
+    pub fn wish(self: &Arc<Self>, place: Place, share: i64) -> (Wish, Position) {
+        let (wish, is_filling) = {
+            let mut blocks = self.blocks.lock();
+            let wish = blocks.wish(place, share);
+            (wish, std::mem::replace(&mut blocks.filling, true))
+        };
+        if !is_filling {
+            let (feed, hard) = (Arc::clone(self), self.live.lifecycle.hard().clone());
+            self.live.lifecycle.spawn_connection("replay", async move {
+                hard.run_until_cancelled(replay::fill(feed)).await;
+            });
         }
+        wish
+    }
+
+    /// A slot for a subscriber's waker, and the tick of the HEARTBEAT before it came.
+    pub fn join(&self) -> (usize, u64) {
+        let mut state = self.state.lock();
+        (state.wakers.insert(None), state.ticks)
+    }
+
+    pub fn leave(&self, slot: usize) {
+        self.state.lock().wakers.try_remove(slot);
     }
 }
 
@@ -244,13 +279,19 @@ impl State {
             }
         }
     }
+
+    /// Has a subscriber's task woken when anything changes.
+    pub fn wake_later(&mut self, slot: usize, context: &Context<'_>) {
+        let waker = &mut self.wakers[slot];
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.hub.unregister(&self.inbox);
-        if let Some(live) = self.live() {
-            live.forget(self);
-        }
+        self.live.hub().unregister(&self.inbox);
+        self.live.forget(self);
     }
 }

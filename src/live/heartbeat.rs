@@ -92,10 +92,8 @@ fn attend(live: &Live, feed: &Feed, now: Instant) -> Instant {
     }
     if feed.inbox().interest().filter.wants_heartbeat() {
         let interval = live.heartbeats.interval;
-        if live.hub.confirmed_within(interval)
-            && let Some(head) = live.hub.head()
-        {
-            feed.inbox().put_heartbeat(head);
+        if live.hub().confirmed_within(interval) {
+            live.hub().beat(feed.inbox());
         }
     } else {
         feed.forget_executions();

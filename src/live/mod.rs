@@ -1,16 +1,26 @@
-//! Subscriptions: one execution and one serialisation of an event, however many watch.
+//! Subscriptions: one execution and one serialisation of an event, however many watch, and wherever in the log each of them is.
 //!
-//! A [`Feed`] is one distinct subscription. It holds what it has executed in a ring; its subscribers take from there by
-//! position, each when its socket can take more.
+//! A [`Feed`] is one distinct subscription. A [`Subscriber`] of it is a position in the log. What has been executed lately is in
+//! the feed's ring, and whoever is not below its floor takes from there; whoever is below takes from [`block`]s, which are
+//! executed from the log for all who are there, and goes on where a block ends. That is all there is to resuming, to joining
+//! what is live, and to being slow: there is no hand-over, and wherever a bound is reached, the floor rises and nothing is
+//! lost. A place in the log that has been given out anew is told from what it was by its numbering, which travels with it.
 
+mod after;
+mod block;
 mod canonical;
 mod execution;
 mod feed;
 mod heartbeat;
+mod lanes;
 mod payload;
 mod plan;
+mod replay;
 mod runner;
 mod subscriber;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -18,6 +28,7 @@ use std::time::Duration;
 
 use async_graphql::{Request, Response};
 use bytes::Bytes;
+use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -25,16 +36,19 @@ pub use feed::Frame;
 pub use payload::{errors_json, response_json};
 pub use subscriber::{Ended, Subscriber};
 
-use crate::domain::Access;
-use crate::events::Hub;
-use crate::graphql::{Code, Gateway};
+use crate::domain::{Access, Cursor};
+use crate::events::{History, Hub, NotRead, Numbering};
+use crate::graphql::{Code, Gateway, Refusal};
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::metric;
+use after::AFTER;
+use block::Budget;
 use execution::NotOpened;
 use feed::{Feed, Key};
 use heartbeat::Heartbeats;
 use plan::Plans;
 
-/// Bounds of a feed. Whatever is reached, nothing is lost in silence.
+/// Bounds of feeds and replays. Whatever is reached, nothing is lost.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Results that a feed keeps.
@@ -47,11 +61,32 @@ pub struct Limits {
     pub side_by_side: usize,
     /// Executions of all feeds that wait for the database at a time, so that requests have connections too.
     pub waiting: usize,
+    /// Results of one block of a replay.
+    pub block_events: usize,
+    /// Bytes of results at which a block ends.
+    pub block_bytes: usize,
+    /// Events in memory that are looked at for one block.
+    pub block_scan: usize,
+    /// Bytes of all blocks that are held.
+    pub replay_bytes: usize,
+    /// Blocks that are executed at a time.
+    pub replays: usize,
+    /// Connections that replays may use at a time, to read the log and for selections that wait for the database.
+    pub replay_connections: usize,
+}
+
+/// What is counted.
+struct Counts {
+    deliveries: Counter,
+    executions: Counter,
+    replays: Counter,
+    blocks: Counter,
+    expired: Counter,
 }
 
 /// All feeds of this process.
 pub struct Live {
-    hub: Arc<Hub>,
+    history: History,
     gateway: Gateway,
     lifecycle: Lifecycle,
     limits: Limits,
@@ -59,12 +94,16 @@ pub struct Live {
     feeds: Mutex<HashMap<Key, Weak<Feed>>>,
     heartbeats: Heartbeats,
     waiting: Semaphore,
+    replays: Semaphore,
+    replay_database: Semaphore,
+    budget: Arc<Budget>,
+    counts: Counts,
 }
 
 impl Live {
     /// Starts with no feed.
     pub fn start(
-        hub: Arc<Hub>,
+        history: History,
         gateway: Gateway,
         lifecycle: &Lifecycle,
         limits: Limits,
@@ -73,12 +112,22 @@ impl Live {
         let live = Arc::new(Self {
             heartbeats: Heartbeats::new(heartbeat_interval),
             waiting: Semaphore::new(limits.waiting.max(limits.side_by_side)),
-            hub,
+            replays: Semaphore::new(limits.replays),
+            replay_database: Semaphore::new(limits.replay_connections),
+            budget: Budget::new(limits.replay_bytes),
+            history,
             gateway,
             lifecycle: lifecycle.clone(),
             limits,
             plans: Plans::default(),
             feeds: Mutex::default(),
+            counts: Counts {
+                deliveries: counter!(metric::DELIVERIES),
+                executions: counter!(metric::EXECUTIONS),
+                replays: counter!(metric::REPLAYS),
+                blocks: counter!(metric::REPLAY_BLOCKS),
+                expired: counter!(metric::CURSORS_EXPIRED),
+            },
         });
         lifecycle.spawn("heartbeats", heartbeat::run(Arc::clone(&live), lifecycle.soft().clone()));
         live
@@ -89,19 +138,51 @@ impl Live {
         &self.gateway
     }
 
-    /// The stream's position now, as clients see it.
-    pub fn cursor(&self) -> Option<String> {
-        self.hub.head().map(|head| head.encode())
+    fn hub(&self) -> &Arc<Hub> {
+        self.history.hub()
     }
 
-    /// Subscribes, from now on. A request error is `Err`.
-    pub async fn subscribe(self: &Arc<Self>, request: Request, access: &Access) -> Result<Subscriber, Box<Response>> {
-        let key = self.plans.key(&self.gateway, request, access).await?;
+    /// The stream's position now, as clients see it.
+    pub fn cursor(&self) -> Option<String> {
+        self.hub().head().map(|head| head.encode())
+    }
+
+    /// Subscribes: behind `last_seen`, where that is given, else behind the document's own cursor, else from now on. A
+    /// request error is `Err`.
+    pub async fn subscribe(
+        self: &Arc<Self>,
+        request: Request,
+        access: &Access,
+        last_seen: Option<String>,
+    ) -> Result<Subscriber, Box<Response>> {
+        let (key, after) = self.plans.key(&self.gateway, request, access).await?;
+        let resumed = match last_seen.or(after) {
+            Some(text) => Some(self.locate(&text).await?),
+            None => None,
+        };
         let feed = match self.find(&key) {
             Some(feed) => feed,
             None => self.open(key).await?,
         };
-        Ok(Subscriber::new(feed, &self.hub))
+        if let Some((at, numbering)) = resumed {
+            self.counts.replays.increment(1);
+            return Ok(Subscriber::new(feed, at, numbering));
+        }
+        match self.hub().now() {
+            Some(now) => Ok(Subscriber::new(feed, now.cursor, now.numbering)),
+            None => Err(self.not_read_yet()),
+        }
+    }
+
+    /// Where a client's cursor is.
+    async fn locate(&self, text: &str) -> Result<(Cursor, Numbering), Box<Response>> {
+        let refuse = |refusal| Box::new(self.gateway.refuse(refusal));
+        let cursor = Cursor::decode(text).map_err(|error| refuse(Refusal::of_input(AFTER, &error)))?;
+        match self.history.locate(cursor).await {
+            Ok(place) => Ok((cursor, place.numbering)),
+            Err(NotRead::Expired) => Err(Box::new(self.expired().await)),
+            Err(NotRead::Store(failed)) => Err(refuse(Refusal::from(&*failed))),
+        }
     }
 
     fn find(&self, key: &Key) -> Option<Arc<Feed>> {
@@ -110,13 +191,13 @@ impl Live {
     }
 
     async fn open(self: &Arc<Self>, key: Key) -> Result<Arc<Feed>, Box<Response>> {
-        let refuse = |code, message: &str| Box::new(self.gateway.refusal(code, message));
         let feed = match Feed::open(self, key.clone()).await {
             Ok(Some(feed)) => feed,
-            Ok(None) => return Err(refuse(Code::DatabaseUnavailable, "the event log cannot be read yet")),
+            Ok(None) => return Err(self.not_read_yet()),
             Err(NotOpened::Refused(response)) => return Err(response),
             Err(NotOpened::NoField) => {
-                return Err(refuse(Code::GraphqlValidationFailed, "a subscription has one root field"));
+                let message = "a subscription has one root field";
+                return Err(Box::new(self.gateway.refusal(Code::GraphqlValidationFailed, message)));
             }
         };
         let mut feeds = self.feeds.lock();
@@ -131,15 +212,22 @@ impl Live {
         Ok(feed)
     }
 
-    /// The payload of the `error` that tells a subscriber why it has ended.
-    pub fn errors_of(&self, ended: Ended) -> Bytes {
-        match ended {
-            Ended::Failed(errors) => errors,
-            Ended::Expired => {
-                let message = "the subscriber fell behind what is held for it; ask for the state and subscribe anew";
-                errors_json(&self.gateway.refusal(Code::CursorExpired, message).errors)
-            }
-        }
+    fn not_read_yet(&self) -> Box<Response> {
+        Box::new(self.gateway.refusal(Code::DatabaseUnavailable, "the event log cannot be read yet"))
+    }
+
+    /// Tells a client that its cursor is gone, and from where on it could resume.
+    async fn expired(&self) -> Response {
+        self.counts.expired.increment(1);
+        let message = "the stream cannot be resumed from this cursor; ask for the state and subscribe anew";
+        // while the database is away nobody knows
+        let oldest = self.history.newest().await.ok().map(|log| log.oldest_cursor().encode());
+        self.gateway.refuse(Refusal { oldest_cursor: oldest, ..Refusal::new(Code::CursorExpired, message) })
+    }
+
+    /// The same as the payload of an `error`.
+    async fn expired_json(&self) -> Bytes {
+        errors_json(&self.expired().await.errors)
     }
 
     /// Forgets a feed that has ended.

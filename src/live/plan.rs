@@ -7,11 +7,12 @@ use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{Request, Response};
 use parking_lot::Mutex;
 
+use super::after::{AFTER, After};
 use super::canonical::canonical;
 use super::execution::{Execution, NotOpened};
 use super::feed::Key;
 use crate::domain::Access;
-use crate::graphql::{Code, Gateway, named_operation};
+use crate::graphql::{Code, Gateway, Refusal, named_operation};
 
 /// Bytes of documents that are kept; beyond that all are forgotten. Parsed they take some ten times as much.
 const MAX_CACHED_BYTES: usize = 1 << 20;
@@ -29,9 +30,14 @@ struct Known {
 }
 
 impl Plans {
-    /// What a request asks for, in its one form, and as much of the access as that makes use of. Its document is validated as it
-    /// came, before anything else is made of it.
-    pub async fn key(&self, gateway: &Gateway, mut request: Request, access: &Access) -> Result<Key, Box<Response>> {
+    /// What a request asks for, in its one form, and as much of the access as that makes use of; and where it is to begin. Its
+    /// document is validated as it came, before anything else is made of it.
+    pub async fn key(
+        &self,
+        gateway: &Gateway,
+        mut request: Request,
+        access: &Access,
+    ) -> Result<(Key, Option<String>), Box<Response>> {
         let asked = (request.query.clone(), request.operation_name.clone());
         let known = self.known.lock().documents.get(&asked).cloned();
         let variables = request.variables.clone();
@@ -51,9 +57,22 @@ impl Plans {
             let message = "the document has no such operation";
             return Err(Box::new(gateway.refusal(Code::GraphqlValidationFailed, message)));
         };
+        let (subscription, after) = canonical(&document, operation, &variables);
         let used = access.permissions.intersection(gateway.asks(&document, operation));
-        let access = Access { permissions: used, scope: access.scope.clone() };
-        Ok(Key::new(canonical(&document, operation, &variables), access))
+        let key = Key::new(subscription, Access { permissions: used, scope: access.scope.clone() });
+        match after {
+            After::Now => Ok((key, None)),
+            After::Cursor(text) => Ok((key, Some(text))),
+            After::OtherType => {
+                // as the library refuses every value that is not of its type
+                let mut again = Request::new(&*asked.0).variables(variables);
+                again.operation_name = asked.1;
+                Err(match Execution::open(gateway, again, access).await {
+                    Err(NotOpened::Refused(response)) => response,
+                    _ => Box::new(gateway.refuse(Refusal::of_input(AFTER, &"must be a text"))),
+                })
+            }
+        }
     }
 
     fn remember(&self, asked: (String, Option<String>), document: &Arc<ExecutableDocument>) {

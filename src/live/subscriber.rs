@@ -1,48 +1,100 @@
 //! One subscriber of a feed: a position in the log.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use metrics::gauge;
 
+use super::block::{Block, Outcome, Wish};
 use super::feed::{Feed, Frame};
 use crate::domain::{Cursor, Position};
-use crate::events::Hub;
+use crate::events::{Hub, Numbering, Place};
 use crate::telemetry::metric;
 
-/// Why a subscriber gets nothing more.
+/// Positions below one's own at which somebody else's block may begin, to be waited for instead of one of one's own.
+const SHARE: i64 = 512;
+
+/// A subscriber gets nothing more; the payload of the `error` that says why.
 #[derive(Debug, Clone)]
-pub enum Ended {
-    /// What comes next is no longer held.
-    Expired,
-    /// The feed has failed; the payload of an `error`.
+pub struct Ended(pub Bytes);
+
+/// Its client has got exactly what matches from where it began up to `at`, in the order of the log.
+pub struct Subscriber {
+    pub(super) feed: Arc<Feed>,
+    at: Cursor,
+    pub(super) numbering: Numbering,
+    /// The position that the client knows of.
+    told: Position,
+    /// The last HEARTBEAT that was taken or passed over.
+    tick: u64,
+    slot: usize,
+    waiting: Option<Waiting>,
+    /// Somebody else's block did not help: the next is to begin right here.
+    alone: bool,
+}
+
+/// What has to come before anything is taken.
+enum Waiting {
+    /// A block, which begins there. It outlives a wait that is cut off.
+    Block(Wish, Position),
+    /// The words in which to say that this cannot be resumed.
+    Farewell(BoxFuture<'static, Bytes>),
+}
+
+/// How much is taken at a time.
+struct Room<'f> {
+    limit: usize,
+    bytes: usize,
+    frames: &'f mut Vec<Frame>,
+}
+
+impl Room<'_> {
+    /// Takes the frames that fit, one at least; the last that was taken, and whether all were.
+    fn take<'a>(&mut self, frames: impl Iterator<Item = &'a Frame>) -> (Option<Cursor>, bool) {
+        let (mut last, mut taken) = (None, 0);
+        for (count, frame) in frames.enumerate() {
+            if count == self.limit || (count > 0 && taken + frame.payload.len() > self.bytes) {
+                return (last, false);
+            }
+            taken += frame.payload.len();
+            last = Some(frame.cursor);
+            self.frames.push(frame.clone());
+        }
+        (last, true)
+    }
+}
+
+/// What the feed has for a subscriber.
+enum Next {
+    Taken,
+    Nothing,
+    /// It is below the floor.
+    Below,
+    Void,
     Failed(Bytes),
 }
 
-pub struct Subscriber {
-    feed: Arc<Feed>,
-    hub: Arc<Hub>,
-    position: Position,
-    /// The position that the client knows of.
-    told: Position,
-    /// How many of the feed's rewinds this subscriber has lived through.
-    generation: usize,
-    tick: u64,
-    slot: usize,
-}
-
 impl Subscriber {
-    /// Begins at what the hub has handed out.
-    pub(super) fn new(feed: Arc<Feed>, hub: &Arc<Hub>) -> Self {
-        let (position, generation, tick, slot) = {
-            let mut state = feed.state.lock();
-            let now = hub.head().map_or(state.floor, |head| head.position).max(state.floor);
-            let tick = state.beat.as_ref().map_or(0, |beat| beat.tick);
-            (now, state.rewinds.len(), tick, state.wakers.insert(None))
-        };
+    pub(super) fn new(feed: Arc<Feed>, at: Cursor, numbering: Numbering) -> Self {
+        let (slot, tick) = feed.join();
         gauge!(metric::SUBSCRIPTIONS).increment(1);
-        Self { feed, hub: Arc::clone(hub), position, told: position, generation, tick, slot }
+        Self { feed, at, numbering, told: at.position, tick, slot, waiting: None, alone: false }
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        self.feed.live().hub()
+    }
+
+    fn place(&self) -> Place {
+        Place { position: self.at.position, numbering: self.numbering }
+    }
+
+    /// Up to where it has got everything.
+    pub fn cursor(&self) -> Cursor {
+        self.at
     }
 
     /// Takes what comes next, at most `limit` and `bytes`, in order. Call it when the socket can take more, never before.
@@ -53,71 +105,156 @@ impl Subscriber {
         bytes: usize,
         frames: &mut Vec<Frame>,
     ) -> Poll<Result<(), Ended>> {
-        let mut state = self.feed.state.lock();
-        if let Some(errors) = &state.failed {
-            return Poll::Ready(Err(Ended::Failed(errors.clone())));
-        }
-        if state.rewinds[self.generation..].iter().any(|rewound_to| self.position >= *rewound_to)
-            || self.position < state.floor
-        {
-            return Poll::Ready(Err(Ended::Expired));
-        }
-        self.generation = state.rewinds.len();
-        let from = state.ring.partition_point(|frame| frame.cursor.position <= self.position);
-        let mut taken = 0;
-        for frame in state.ring.range(from..).take(limit) {
-            if taken > 0 && taken + frame.payload.len() > bytes {
-                break;
-            }
-            taken += frame.payload.len();
-            self.position = frame.cursor.position;
-            frames.push(frame.clone());
-        }
+        let before = frames.len();
+        let polled = self.poll(context, Room { limit, bytes, frames });
+        let taken = frames.len() - before;
         if taken > 0 {
-            self.told = self.position;
-            return Poll::Ready(Ok(()));
+            self.told = self.at.position;
+            self.feed.live().counts.deliveries.increment(taken as u64);
         }
-        // nobody who is behind a HEARTBEAT gets it; here everything in the ring has been taken
-        if let Some(beat) = state.beat.as_ref().filter(|beat| beat.tick > self.tick) {
-            self.tick = beat.tick;
-            if beat.frame.cursor.position >= self.position {
-                self.position = beat.frame.cursor.position;
-                self.told = self.position;
-                frames.push(beat.frame.clone());
+        polled
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, mut room: Room<'_>) -> Poll<Result<(), Ended>> {
+        let nothing_yet = room.frames.len();
+        loop {
+            match &mut self.waiting {
+                Some(Waiting::Farewell(words)) => return Poll::Ready(Err(Ended(ready!(words.as_mut().poll(context))))),
+                Some(Waiting::Block(wish, from)) => {
+                    let (outcome, from) = (ready!(wish.poll_unpin(context)), *from);
+                    self.waiting = None;
+                    match outcome {
+                        Ok(Outcome::Made(block)) if block.from <= self.at.position => {
+                            self.take_block(&block, &mut room);
+                        }
+                        // whose place has been overtaken by retention, or by a new numbering
+                        Ok(Outcome::Made(_) | Outcome::Expired) if from == self.at.position => self.expire(),
+                        Ok(Outcome::Made(_) | Outcome::Expired) => self.alone = true,
+                        Ok(Outcome::Failed(errors)) => return Poll::Ready(Err(Ended(errors))),
+                        // the service stops
+                        Err(_) => return Poll::Pending,
+                    }
+                }
+                None => match self.poll_feed(context, &mut room) {
+                    Next::Taken => {}
+                    Next::Nothing => return Poll::Pending,
+                    Next::Failed(errors) => return Poll::Ready(Err(Ended(errors))),
+                    Next::Void => self.expire(),
+                    Next::Below => self.replay(&mut room),
+                },
+            }
+            if room.frames.len() > nothing_yet {
                 return Poll::Ready(Ok(()));
             }
         }
-        let waker = &mut state.wakers[self.slot];
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
+    }
+
+    fn poll_feed(&mut self, context: &Context<'_>, room: &mut Room<'_>) -> Next {
+        let place = self.place();
+        let Self { feed, at, numbering, tick, slot, .. } = self;
+        let mut state = feed.state.lock();
+        if let Some(errors) = &state.failed {
+            return Next::Failed(errors.clone());
         }
-        Poll::Pending
+        if *numbering > state.numbering {
+            // the feed is about to hear of it
+            state.wake_later(*slot, context);
+            return Next::Nothing;
+        }
+        match feed.live().hub().carry(place, state.numbering) {
+            Some(carried) => *numbering = carried.numbering,
+            None => return Next::Void,
+        }
+        if at.position < state.floor {
+            return Next::Below;
+        }
+        let from = state.ring.partition_point(|frame| frame.cursor.position <= at.position);
+        if let (Some(last), _) = room.take(state.ring.range(from..)) {
+            *at = last;
+            return Next::Taken;
+        }
+        // nobody who is behind a HEARTBEAT gets it; here everything in the ring has been taken
+        if let Some(beat) = state.beat.as_ref().filter(|beat| beat.tick > *tick) {
+            *tick = beat.tick;
+            if beat.frame.cursor.position >= at.position {
+                *at = beat.frame.cursor;
+                room.frames.push(beat.frame.clone());
+                return Next::Taken;
+            }
+        }
+        state.wake_later(*slot, context);
+        Next::Nothing
+    }
+
+    /// Takes from a block that is there, or wishes for one.
+    fn replay(&mut self, room: &mut Room<'_>) {
+        let covering = self.feed.blocks.lock().covering(self.at.position, self.hub());
+        if let Some(block) = covering {
+            self.take_block(&block, room);
+        } else {
+            let (wish, from) = self.feed.wish(self.place(), if self.alone { 0 } else { SHARE });
+            self.waiting = Some(Waiting::Block(wish, from));
+        }
+    }
+
+    /// Takes from a block that begins here or below.
+    fn take_block(&mut self, block: &Block, room: &mut Room<'_>) {
+        let numbering = self.numbering.max(block.numbering);
+        if self.hub().carry(self.place(), numbering).is_none() {
+            return self.expire();
+        }
+        if block.upto.position <= self.at.position || !self.hub().holds(block.end()) {
+            self.alone = true;
+            return;
+        }
+        let from = block.frames.partition_point(|frame| frame.cursor.position <= self.at.position);
+        match room.take(block.frames[from..].iter()) {
+            (_, true) => self.at = block.upto,
+            (Some(last), false) => self.at = last,
+            (None, false) => {}
+        }
+        self.numbering = numbering;
+        self.alone = false;
+    }
+
+    fn expire(&mut self) {
+        let live = Arc::clone(self.feed.live());
+        self.waiting = Some(Waiting::Farewell(Box::pin(async move { live.expired_json().await })));
     }
 
     /// The cursor up to which this subscriber has got everything, if that is further than what its client knows of.
     pub fn bookmark(&mut self) -> Option<Cursor> {
-        // before the inbox is looked at: everything up to here has been put into it
-        let head = self.hub.head()?;
-        if !self.feed.inbox().is_idle() {
+        self.settle();
+        if self.at.position <= self.told {
             return None;
+        }
+        self.told = self.at.position;
+        Some(self.at)
+    }
+
+    /// Moves on one who has got everything that has been handed out, though nothing of the last matched.
+    fn settle(&mut self) {
+        // before the inbox is looked at: everything up to here has been put into it
+        let Some(head) = self.hub().now() else { return };
+        if !self.feed.inbox().is_idle() {
+            return;
         }
         let state = self.feed.state.lock();
-        let caught_up = self.position >= state.floor
-            && self.generation == state.rewinds.len()
+        let caught_up = self.waiting.is_none()
             && state.failed.is_none()
-            && state.ring.back().is_none_or(|last| last.cursor.position <= self.position);
-        if !caught_up || head.position <= self.told {
-            return None;
+            && self.numbering == state.numbering
+            && head.numbering == state.numbering
+            && self.at.position >= state.floor
+            && state.ring.back().is_none_or(|last| last.cursor.position <= self.at.position);
+        if caught_up && head.cursor.position > self.at.position {
+            self.at = head.cursor;
         }
-        self.position = self.position.max(head.position);
-        self.told = head.position;
-        Some(head)
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.feed.state.lock().wakers.try_remove(self.slot);
+        self.feed.leave(self.slot);
         gauge!(metric::SUBSCRIPTIONS).decrement(1);
     }
 }

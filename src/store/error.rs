@@ -26,6 +26,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the database is away, and may be back.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
     /// Whether what came from the database could not be read.
     pub(super) fn is_of_reading(&self) -> bool {
         match self {

@@ -15,7 +15,6 @@ use crate::domain::{
 /// other way round.
 pub(super) struct EventRow {
     pub epoch_id: Uuid,
-    pub rewound_to: Option<i64>,
     pub pos: i64,
     pub logged_at: Timestamp,
     pub at: Timestamp,

@@ -8,8 +8,8 @@ use tracing::error;
 
 use super::document::Document;
 use super::event_row::EventRow;
-use super::{Store, StoreError};
-use crate::domain::{Change, Cursor, EpochId, Event, Position, StreamPosition, Timestamp};
+use super::{Lease, Store, StoreError};
+use crate::domain::{Change, Cursor, Epoch, EpochId, Epochs, Event, Position, StreamPosition, Timestamp};
 use crate::telemetry::metric;
 use sqlx::postgres::types::PgInterval;
 
@@ -43,23 +43,28 @@ pub struct Retention {
     pub events: u64,
 }
 
-/// Where the log ends.
-#[derive(Debug, Clone, Copy)]
-pub struct LogHead {
-    pub epoch: EpochId,
-    pub position: Position,
-    /// When that position was given out; the Unix epoch where the log does not hold it.
-    pub logged_at: Timestamp,
-    /// The lowest position that was given out anew after the reader's epoch: what it read from there on is no more.
-    /// `None`: the reader's epoch is the newest. Position 1 where this database never had that epoch.
-    pub rewound_to: Option<Position>,
+/// What a log is: its ends and its epochs.
+#[derive(Debug, Clone)]
+pub struct LogState {
+    /// The newest position; of the newest epoch.
+    pub head: Cursor,
+    /// Before the oldest event that the log holds: who is further back has lost some.
+    pub oldest: Position,
+    pub epochs: Epochs,
 }
 
-/// Some events from the log, in order; all of one epoch's numbering.
+impl LogState {
+    /// The oldest cursor that can be resumed from. When its position was given out the log no longer says.
+    pub fn oldest_cursor(&self) -> Cursor {
+        Cursor { epoch: self.head.epoch, position: self.oldest, logged_at: Cursor::UNKNOWN_TIME }
+    }
+}
+
+/// Some events from the log, in order.
 #[derive(Debug)]
 pub struct LogPage {
-    /// `None`: the log holds nothing after the position, and says nothing of its epoch.
-    pub epoch: Option<(EpochId, Option<Position>)>,
+    /// The newest. `None`: the log holds nothing after the position, and says nothing of its epoch.
+    pub epoch: Option<EpochId>,
     pub events: Vec<Arc<Event>>,
     /// There may be more after these.
     pub more: bool,
@@ -115,31 +120,10 @@ impl Store {
         Ok(Maintenance { overdue: row.overdue })
     }
 
-    /// Where the log ends, to one who has read it in `epoch`.
-    pub async fn log_head(&self, epoch: Option<EpochId>) -> Result<LogHead, StoreError> {
+    /// Where the log begins and ends, and its epochs.
+    pub async fn log_state(&self) -> Result<LogState, StoreError> {
         let mut lease = self.log_lease().await?;
-        let row = lease
-            .within(|connection| {
-                Box::pin(
-                    sqlx::query!(
-                        r#"SELECT e.id, b.last_pos,
-                                  (SELECT l.logged_at FROM incident_manager.event_log l WHERE l.pos = b.last_pos)
-                                      AS "logged_at?",
-                                  incident_manager.event_rewound_to($1) AS rewound_to
-                           FROM (SELECT last_pos, epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
-                           JOIN incident_manager.event_epoch e USING (epoch)"#,
-                        epoch.map(|epoch| epoch.0)
-                    )
-                    .fetch_one(connection),
-                )
-            })
-            .await?;
-        Ok(LogHead {
-            epoch: EpochId(row.id),
-            position: Position(row.last_pos),
-            logged_at: row.logged_at.unwrap_or_default(),
-            rewound_to: row.rewound_to.map(Position),
-        })
+        log_state(&mut lease).await
     }
 
     /// The newest position of the log, and the oldest that can be resumed from.
@@ -161,10 +145,10 @@ impl Store {
             })
             .await?;
         let epoch = EpochId(row.id);
-        let logged_at = row.logged_at.unwrap_or_default();
+        let logged_at = row.logged_at.unwrap_or(Cursor::UNKNOWN_TIME);
         let newest = Cursor { epoch, position: Position(row.last_pos), logged_at };
         let oldest = match row.oldest {
-            Some(pos) => Cursor { epoch, position: Position(pos - 1), logged_at: Timestamp::UNIX_EPOCH },
+            Some(pos) => Cursor { epoch, position: Position(pos - 1), logged_at: Cursor::UNKNOWN_TIME },
             None => newest,
         };
         Ok(StreamPosition { newest, oldest })
@@ -196,38 +180,31 @@ impl Store {
             .await?)
     }
 
-    /// Up to `limit` events after `position`, to one who has read the log in `epoch`. A row that cannot be read, which the
-    /// tables' limits are to prevent, is looked for and passed by alone: it stops nobody from reading on.
-    pub async fn log_page(&self, epoch: EpochId, after: Position, limit: u32) -> Result<LogPage, StoreError> {
+    /// Up to `limit` events after `position`. A row that cannot be read, which the tables' limits are to prevent, is looked
+    /// for and passed by alone: it stops nobody from reading on.
+    pub async fn log_page(&self, after: Position, limit: u32) -> Result<LogPage, StoreError> {
         let mut limit = limit;
         loop {
-            match self.readable_page(epoch, after, limit).await {
+            match self.readable_page(after, limit).await {
                 Err(error) if error.is_of_reading() && limit > 1 => limit /= 2,
-                Err(error) if error.is_of_reading() => return self.unreadable_event(epoch, after, &error).await,
+                Err(error) if error.is_of_reading() => return self.unreadable_event(after, &error).await,
                 page => return page,
             }
         }
     }
 
     /// The one event after `position`, of which no more can be read than that it is there.
-    async fn unreadable_event(
-        &self,
-        epoch: EpochId,
-        after: Position,
-        error: &StoreError,
-    ) -> Result<LogPage, StoreError> {
+    async fn unreadable_event(&self, after: Position, error: &StoreError) -> Result<LogPage, StoreError> {
         let mut lease = self.log_lease().await?;
         let row = lease
             .within(|connection| {
                 Box::pin(
                     sqlx::query!(
-                        r#"SELECT e.id AS epoch_id, incident_manager.event_rewound_to($1) AS rewound_to,
-                                  l.pos, l.logged_at, l.at
+                        r#"SELECT e.id AS epoch_id, l.pos, l.logged_at, l.at
                            FROM (SELECT epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
                            JOIN incident_manager.event_epoch e USING (epoch)
                            CROSS JOIN LATERAL (SELECT * FROM incident_manager.event_log
-                                               WHERE pos > $2 ORDER BY pos LIMIT 1) l"#,
-                        epoch.0,
+                                               WHERE pos > $1 ORDER BY pos LIMIT 1) l"#,
                         after.0
                     )
                     .fetch_optional(connection),
@@ -245,37 +222,34 @@ impl Store {
             actor: String::new(),
             change: Change::Unreadable,
         };
-        let epoch = Some((event.epoch, row.rewound_to.map(Position)));
-        Ok(LogPage { epoch, events: vec![Arc::new(event)], more: true })
+        Ok(LogPage { epoch: Some(event.epoch), events: vec![Arc::new(event)], more: true })
     }
 
-    async fn readable_page(&self, epoch: EpochId, after: Position, limit: u32) -> Result<LogPage, StoreError> {
+    async fn readable_page(&self, after: Position, limit: u32) -> Result<LogPage, StoreError> {
         let mut lease = self.log_lease().await?;
         let rows = lease
             .within(|connection| {
                 Box::pin(
                     sqlx::query_as!(
                         EventRow,
-                        r#"SELECT e.id AS epoch_id, incident_manager.event_rewound_to($1) AS rewound_to,
-                                  l.pos, l.logged_at, l.at, l.kind, l.update_type, l.incident_id, l.alert_id, l.source,
-                                  l.severity, l.old_severity, l.state, l.old_state, l.actor, l.changed,
-                                  l.title, coalesce(l.description, t.body) AS description,
-                                  l.labels AS "labels: Document", l.fingerprint,
-                                  l.incident_type, l.assigned_to, l.affected_resources, l.metadata AS "metadata: Document",
-                                  l.resolution,
-                                  l.root_cause, l.created_at, l.updated_at, l.acknowledged_at, l.resolved_at,
-                                  l.closed_at, l.version, l.external_id, l.alert_type,
+                        r#"SELECT e.id AS epoch_id, l.pos, l.logged_at, l.at, l.kind, l.update_type, l.incident_id,
+                                  l.alert_id, l.source, l.severity, l.old_severity, l.state, l.old_state, l.actor,
+                                  l.changed, l.title, coalesce(l.description, t.body) AS description,
+                                  l.labels AS "labels: Document",
+                                  l.fingerprint, l.incident_type, l.assigned_to, l.affected_resources,
+                                  l.metadata AS "metadata: Document",
+                                  l.resolution, l.root_cause, l.created_at, l.updated_at, l.acknowledged_at,
+                                  l.resolved_at, l.closed_at, l.version, l.external_id, l.alert_type,
                                   l.annotations AS "annotations: Document",
                                   l.affected_services, l.runbook_url, l.firing, l.received_at, l.deduplicated
                            FROM (SELECT epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
                            JOIN incident_manager.event_epoch e USING (epoch)
                            CROSS JOIN LATERAL (SELECT * FROM incident_manager.event_log
-                                               WHERE pos > $2 ORDER BY pos LIMIT $3) l
+                                               WHERE pos > $1 ORDER BY pos LIMIT $2) l
                            LEFT JOIN incident_manager.event_text t
                              ON l.description IS NULL AND t.object_id = coalesce(l.alert_id, l.incident_id)
                             AND t.version = coalesce(l.description_version, 0)
                            ORDER BY l.pos"#,
-                        epoch.0,
                         after.0,
                         i64::from(limit)
                     )
@@ -284,8 +258,42 @@ impl Store {
             })
             .await?;
         let more = rows.len() >= limit as usize;
-        let epoch = rows.first().map(|row| (EpochId(row.epoch_id), row.rewound_to.map(Position)));
+        let epoch = rows.first().map(|row| EpochId(row.epoch_id));
         let events = rows.into_iter().map(|row| Event::try_from(row).map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(LogPage { epoch, events, more })
     }
+}
+
+/// Of one moment: one statement.
+pub(super) async fn log_state(lease: &mut Lease) -> Result<LogState, StoreError> {
+    let row = lease
+        .within(|connection| {
+            Box::pin(
+                sqlx::query!(
+                    r#"SELECT b.last_pos, e.id,
+                              (SELECT l.logged_at FROM incident_manager.event_log l WHERE l.pos = b.last_pos)
+                                  AS "logged_at?",
+                              (SELECT l.pos FROM incident_manager.event_log l ORDER BY l.pos LIMIT 1) AS "first_pos?",
+                              (SELECT array_agg(known.id ORDER BY known.epoch) FROM incident_manager.event_epoch known)
+                                  AS "epochs!",
+                              (SELECT array_agg(known.first_pos ORDER BY known.epoch)
+                               FROM incident_manager.event_epoch known) AS "epoch_positions!"
+                       FROM (SELECT last_pos, epoch FROM incident_manager.event_batch ORDER BY n DESC LIMIT 1) b
+                       JOIN incident_manager.event_epoch e USING (epoch)"#
+                )
+                .fetch_one(connection),
+            )
+        })
+        .await?;
+    let last = Position(row.last_pos);
+    let epochs = row.epochs.into_iter().zip(row.epoch_positions);
+    Ok(LogState {
+        head: Cursor {
+            epoch: EpochId(row.id),
+            position: last,
+            logged_at: row.logged_at.unwrap_or(Cursor::UNKNOWN_TIME),
+        },
+        oldest: row.first_pos.map_or(last, |first| Position(first - 1)),
+        epochs: Epochs(epochs.map(|(id, first)| Epoch { id: EpochId(id), first: Position(first) }).collect()),
+    })
 }

@@ -15,6 +15,7 @@ mod nested;
 mod playbooks;
 mod relations;
 mod respond;
+mod resume;
 mod timeline;
 
 use std::str::FromStr as _;
@@ -26,8 +27,9 @@ use sqlx::{Connection as _, PgConnection};
 pub use error::StoreError;
 pub use intake::{Intake, IntakeError};
 pub use listen::{Heard, Notifications};
-pub use log::{LogHead, LogPage, Maintenance, Retention, Sequenced};
+pub use log::{LogPage, LogState, Maintenance, Retention, Sequenced};
 pub use migrate::{MigrateError, Migrations};
+pub use resume::LogMatches;
 
 use crate::config::DatabaseConfig;
 use lease::Lease;
@@ -81,6 +83,15 @@ impl Store {
         let pool = settings.pool(request_connections(config)).connect_lazy_with(options.clone());
         let log_pool = settings.pool(LOG_CONNECTIONS).connect_lazy_with(options.clone());
         Ok(Self { pool, log_pool, options, settings })
+    }
+
+    /// A database that is away, for tests of what needs none.
+    #[cfg(test)]
+    pub(crate) fn away() -> Self {
+        let Ok(crate::config::Command::Serve(config)) = crate::config::parse(["serve".into()], |_| None) else {
+            unreachable!("the defaults are settings")
+        };
+        Self::new("postgres://nobody@127.0.0.1:1/nowhere", &config.database).expect("a URL")
     }
 
     /// Closes idle connections, and the others as they come back.

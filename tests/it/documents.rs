@@ -262,7 +262,8 @@ fn the_documents_links_lead_somewhere() {
                 continue;
             }
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = Path::new(ROOT).join(folder).join(file);
+            let file = if file.is_empty() { Path::new(document.path).to_owned() } else { folder.join(file) };
+            let target = Path::new(ROOT).join(file);
             assert!(target.exists(), "{}: {link}", document.path);
             if !anchor.is_empty() {
                 let text = std::fs::read_to_string(target).unwrap();

@@ -10,7 +10,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::support::{Heard, Server, Service, Socket, TestDatabase, committed, database::connect, eventually};
+use crate::support::{Heard, Server, Service, Socket, TestDatabase, committed, eventually};
 
 async fn start() -> (TestDatabase, Service) {
     let database = TestDatabase::new().await;
@@ -267,40 +267,4 @@ async fn heartbeats_stop_while_the_database_is_away() {
     service.stop().await;
     clock.stop().await;
     server.stop().await;
-}
-
-#[tokio::test]
-async fn a_subscriber_that_falls_behind_what_is_held_is_told() {
-    /// With 60 KB each more than the buffers of any socket.
-    const EVENTS: usize = 400;
-    let database = TestDatabase::new().await;
-    let service = Service::start_with(&database.database_url(), &["--tail-events", "16", "--feed-events", "16"]).await;
-    service.ready().await;
-    let mut slow = service.subscribe("subscription { newIncidents { title description } }").await;
-    let mut quick = service.subscribe("subscription { newIncidents { title } }").await;
-    let mut writer = connect(database.url()).await;
-    for number in 0..EVENTS {
-        let insert = "insert into incident_manager.incident (title, description, severity, source) values ($1, repeat('x', 60000), 'P3', 'psql')";
-        sqlx::query(insert).bind(number.to_string()).execute(&mut writer).await.unwrap();
-        assert_eq!(quick.next("newIncidents").await["title"], json!(number.to_string()));
-    }
-    let mut next = 0;
-    let end = loop {
-        let message = slow.receive().await.expect("told before the connection ends");
-        if message["type"] != "next" {
-            break message;
-        }
-        assert_eq!(message["payload"]["data"]["newIncidents"]["title"], json!(next.to_string()), "no gap before");
-        next += 1;
-    };
-    assert!(next < EVENTS);
-    assert_eq!((&end["type"], &end["id"]), (&json!("error"), &json!("1")));
-    assert_eq!(end["payload"][0]["extensions"]["code"], "CURSOR_EXPIRED", "{end}");
-    // the connection is as good as before
-    slow.subscribe("2", "subscription { newIncidents { title } }", json!({})).await;
-    database
-        .execute("insert into incident_manager.incident (title, severity, source) values ('After', 'P3', 'psql')")
-        .await;
-    assert_eq!(slow.next("newIncidents").await["title"], "After");
-    service.stop().await;
 }

@@ -34,6 +34,8 @@ mod requests;
 mod rest;
 mod rest_alerts;
 mod rest_refusals;
+mod resume;
+mod resume_random;
 mod schema;
 mod settings;
 mod state_machine;

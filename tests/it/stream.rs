@@ -12,8 +12,14 @@ struct Events {
 
 impl Events {
     async fn open(service: &Service, query: &str) -> Self {
+        Self::resume(service, query, "").await
+    }
+
+    /// As a browser's `EventSource` comes back.
+    async fn resume(service: &Service, query: &str, last_event_id: &str) -> Self {
         let url = url::Url::parse_with_params(&service.url("/graphql/stream"), [("query", query)]).unwrap();
-        let response = service.http().get(url).header("accept", "text/event-stream").send().await.unwrap();
+        let request = service.http().get(url).header("accept", "text/event-stream");
+        let response = request.header("last-event-id", last_event_id).send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
         Self { response, text: String::new() }
@@ -77,6 +83,31 @@ async fn a_subscription_is_a_stream_of_events_with_cursors() {
     assert_eq!(data["extensions"]["cursor"], field(&fields, "id"));
     service.stop().await;
     assert!(events.next().await.is_none(), "the stream ends without an event");
+}
+
+#[tokio::test]
+async fn the_last_events_id_is_where_a_stream_goes_on() {
+    let database = TestDatabase::new().await;
+    let service = Service::start(&database.database_url()).await;
+    let mut seen = Vec::new();
+    let mut events = Events::open(&service, "subscription { newIncidents { title } }").await;
+    for title in ["one", "two", "three"] {
+        let insert = "insert into incident_manager.incident (title, severity, source) values ($1, 'P1', 'test')";
+        sqlx::query(insert).bind(title).execute(database.pool()).await.unwrap();
+        let fields = events.next().await.unwrap();
+        assert!(field(&fields, "data").contains(title));
+        seen.push(field(&fields, "id").to_owned());
+    }
+    let document = format!("subscription {{ newIncidents(after: \"{}\") {{ title }} }}", seen[0]);
+    let mut by_document = Events::open(&service, &document).await;
+    assert!(field(&by_document.next().await.unwrap(), "data").contains("two"));
+    let mut by_id = Events::resume(&service, &document, &seen[1]).await;
+    let fields = by_id.next().await.unwrap();
+    assert!(field(&fields, "data").contains("three"), "it wins over the document's: {fields:?}");
+    let mut refused = Events::resume(&service, "subscription { newIncidents { title } }", "nonsense").await;
+    assert!(field(&refused.next().await.unwrap(), "data").contains("BAD_USER_INPUT"));
+    assert_eq!(field(&refused.next().await.unwrap(), "event"), "complete");
+    service.stop().await;
 }
 
 #[tokio::test]

@@ -254,7 +254,7 @@ impl Connection {
         }
         let (live, viewer) = (Arc::clone(&self.live), self.viewer.clone());
         let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
-            Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access).await }))
+            Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access, None).await }))
         } else {
             Running::Execution(Box::pin(async move { live.gateway().execute(request, viewer).await }))
         };
@@ -362,7 +362,7 @@ impl Connection {
                 match taken {
                     Poll::Pending | Poll::Ready(Ok(())) => Ok(false),
                     Poll::Ready(Err(ended)) => {
-                        self.send(protocol::error(&id, &self.live.errors_of(ended)))?;
+                        self.send(protocol::error(&id, &ended.0))?;
                         Ok(true)
                     }
                 }
