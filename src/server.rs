@@ -12,14 +12,16 @@ use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
 use crate::events::{self, History};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
-use crate::http::{self, Admission, AppState, Guard, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies};
+use crate::http::{
+    self, Admission, AppState, Guard, Obstacle, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies,
+};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
-use crate::store::{self, Intake, InvalidUrl, MigrateError, Migrations, Store};
+use crate::store::{self, Intake, InvalidUrl, MigrateError, Migrations, Sessions, Store, StoreError};
 use crate::telemetry::{self, TelemetryError};
 
-/// Between two looks at a schema that is not up to date, or at a database that is away.
-const SCHEMA_POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Between two looks at a database that cannot be used yet.
+const DATABASE_POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Executions of a feed side by side, where its selection waits for the database: so many connections it may keep busy.
 const SIDE_BY_SIDE: usize = 4;
@@ -58,12 +60,14 @@ pub async fn run(
     let clock = Clock::system();
     let store = Store::new(database.expose(), &config.database)?;
     let migrated = CancellationToken::new();
+    let obstacle = Arc::new(Obstacle::new(SCHEMA_BEHIND));
     let hub = events::start(&store, &config.events, &lifecycle, &migrated);
 
     lifecycle.spawn("schema", {
         let (store, migrated, soft) = (store.clone(), migrated.clone(), lifecycle.soft().clone());
+        let obstacle = Arc::clone(&obstacle);
         async move {
-            if soft.run_until_cancelled(bring_schema_up_to_date(&store)).await.is_some() {
+            if soft.run_until_cancelled(make_usable(&store, &obstacle)).await.is_some() {
                 migrated.cancel();
             }
         }
@@ -97,7 +101,7 @@ pub async fn run(
         intake,
         session: config.session.clone(),
         admission: Arc::clone(&admission),
-        readiness: Arc::new(Readiness::new(migrated, lifecycle.draining().clone(), hub)),
+        readiness: Arc::new(Readiness::new(migrated, obstacle, lifecycle.draining().clone(), hub)),
         metrics,
         clock,
         lifecycle: lifecycle.clone(),
@@ -129,9 +133,36 @@ async fn drain(config: &DrainConfig, closing: &CancellationToken, admission: &Ad
     admission.drain(config.drain_spread).await;
 }
 
-/// Runs what migrations are pending. Where this role may not, waits until somebody has run them.
-async fn bring_schema_up_to_date(store: &Store) {
-    let mut pause = SCHEMA_POLL.0;
+const SCHEMA_BEHIND: &str = "the database's schema is not up to date";
+const LOSES_STATEMENTS: &str = "the pooler in front of the database loses prepared statements; let it give each connection a \
+     session of its own, or keep them (PgBouncer 1.21 or later with max_prepared_statements)";
+
+/// Why the database cannot be used yet.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("cannot reach the database")]
+    Reach(#[source] StoreError),
+    #[error("{LOSES_STATEMENTS}")]
+    LosesStatements,
+    #[error("migrations are pending, and need a connection past the pooler; run `incident-manager migrate` with one")]
+    MigrateThroughPooler,
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+}
+
+impl Unusable {
+    /// What anyone may know of it.
+    fn told(&self) -> &'static str {
+        match self {
+            Self::LosesStatements => LOSES_STATEMENTS,
+            Self::Reach(_) | Self::MigrateThroughPooler | Self::Migrate(_) => SCHEMA_BEHIND,
+        }
+    }
+}
+
+/// Looks at the database and runs what migrations are pending. Where that cannot be, waits until somebody has mended it.
+async fn make_usable(store: &Store, obstacle: &Obstacle) {
+    let mut pause = DATABASE_POLL.0;
     let mut said = None;
     loop {
         match look(store).await {
@@ -139,22 +170,29 @@ async fn bring_schema_up_to_date(store: &Store) {
             Err(error) => {
                 let saying = error.to_string();
                 if said.as_ref() != Some(&saying) {
-                    error!(error = &error as &dyn std::error::Error, "the schema cannot be used yet; waiting");
+                    error!(error = &error as &dyn std::error::Error, "the database cannot be used yet; waiting");
+                    obstacle.set(error.told());
                     said = Some(saying);
                 }
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(SCHEMA_POLL.1);
+        pause = (pause * 2).min(DATABASE_POLL.1);
     }
 }
 
-async fn look(store: &Store) -> Result<(), MigrateError> {
-    match store.migrations().await.map_err(MigrateError::Connect)? {
+async fn look(store: &Store) -> Result<(), Unusable> {
+    let sessions = store.sessions().await.map_err(Unusable::Reach)?;
+    if sessions == Sessions::LentWithStatements {
+        return Err(Unusable::LosesStatements);
+    }
+    match store.migrations().await.map_err(Unusable::Reach)? {
         Migrations::UpToDate => Ok(()),
+        // the migrator's lock is of a session
+        Migrations::Pending(_) if sessions == Sessions::Lent => Err(Unusable::MigrateThroughPooler),
         Migrations::Pending(count) => {
             info!(count, "running migrations");
-            store.migrate().await
+            Ok(store.migrate().await?)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -56,7 +56,7 @@ impl Listener {
     }
 
     async fn listen(&self, first: &mut bool) -> Result<std::convert::Infallible, StoreError> {
-        let mut notifications = self.store.notifications().await?;
+        let notifications = self.store.notifications().await?;
         // only now: what is committed from here on is heard, what was before is read
         self.catch_up().await?;
         self.doorbell.wake();
@@ -64,15 +64,19 @@ impl Listener {
             counter!(metric::LISTENER_RECONNECTS).increment(1);
             info!("connected for notifications again");
         }
-        let hears = self.hears_itself(&mut notifications).await?;
-        gauge!(metric::LISTENING).set(i32::from(hears));
-        if !hears {
-            warn!(
-                "notifications do not come through, as behind a pooler that does not pass LISTEN on; polling instead"
-            );
+        if let Some(mut notifications) = notifications
+            && self.hears_itself(&mut notifications).await?
+        {
+            self.hear(notifications).await?;
         }
-        let mut poll = interval(if hears { SAFETY_POLL } else { BLIND_POLL });
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        warn!("notifications do not come through, as behind a pooler that does not pass LISTEN on; polling instead");
+        self.poll().await
+    }
+
+    /// Looks when told to, and from time to time though not told, until this connection's session is not its own any more.
+    async fn hear(&self, mut notifications: Notifications) -> Result<(), StoreError> {
+        gauge!(metric::LISTENING).set(1);
+        let mut poll = every(SAFETY_POLL);
         loop {
             tokio::select! {
                 notification = notifications.next() => match notification? {
@@ -81,13 +85,23 @@ impl Listener {
                     Heard::Probe(_) => {}
                 },
                 _ = poll.tick() => {
-                    notifications.check().await?;
-                    self.catch_up().await?;
-                    if !hears {
-                        self.doorbell.wake();
+                    if !notifications.has_own_session().await? {
+                        return Ok(());
                     }
+                    self.catch_up().await?;
                 }
             }
+        }
+    }
+
+    /// Looks often, as nothing tells when.
+    async fn poll(&self) -> Result<std::convert::Infallible, StoreError> {
+        gauge!(metric::LISTENING).set(0);
+        let mut poll = every(BLIND_POLL);
+        loop {
+            poll.tick().await;
+            self.catch_up().await?;
+            self.doorbell.wake();
         }
     }
 
@@ -179,4 +193,10 @@ impl Listener {
         self.hub.rewind(rewound_to, go_on, log.epochs);
         Ok(go_on)
     }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

@@ -1,4 +1,5 @@
-//! Calls the log's maintenance from time to time. Any replica's call does; they take turns by the sequencer's lock.
+//! Calls the log's maintenance from time to time, and ends what holds up notifications. Any replica's call does; they take
+//! turns by the sequencer's lock.
 
 use std::time::Duration;
 
@@ -20,6 +21,13 @@ pub(super) async fn run(store: Store, retention: Retention) {
         match store.maintain_log(retention).await {
             Ok(done) => gauge!(metric::MAINTENANCE_OVERDUE).set(i32::from(done.overdue)),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "the log's maintenance failed; trying again"),
+        }
+        match store.end_stuck_listeners().await {
+            Ok(0) => {}
+            Ok(ended) => {
+                warn!(ended, "ended connections that took no notifications: of replicas that are stopped or gone");
+            }
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot look for listeners that are stuck"),
         }
     }
 }

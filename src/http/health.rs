@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use parking_lot::RwLock;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -16,16 +17,36 @@ use crate::events::Hub;
 /// The log is read at least once a second: for so long it may have gone unread before the service is not up to date.
 const STALE: Duration = Duration::from_secs(3);
 
+/// What keeps the database from being used, in words.
+pub struct Obstacle(RwLock<&'static str>);
+
+impl Obstacle {
+    pub fn new(words: &'static str) -> Self {
+        Self(RwLock::new(words))
+    }
+
+    pub fn set(&self, words: &'static str) {
+        *self.0.write() = words;
+    }
+}
+
 /// What has to be so for requests to be taken.
 pub struct Readiness {
     migrated: CancellationToken,
+    obstacle: Arc<Obstacle>,
     stopping: CancellationToken,
     hub: Arc<Hub>,
 }
 
 impl Readiness {
-    pub fn new(migrated: CancellationToken, stopping: CancellationToken, hub: Arc<Hub>) -> Self {
-        Self { migrated, stopping, hub }
+    /// `obstacle` tells why `migrated` has not been cancelled.
+    pub fn new(
+        migrated: CancellationToken,
+        obstacle: Arc<Obstacle>,
+        stopping: CancellationToken,
+        hub: Arc<Hub>,
+    ) -> Self {
+        Self { migrated, obstacle, stopping, hub }
     }
 
     /// Why not; `None` when it is.
@@ -33,7 +54,7 @@ impl Readiness {
         if self.stopping.is_cancelled() {
             Some("shutting down")
         } else if !self.migrated.is_cancelled() {
-            Some("the database's schema is not up to date")
+            Some(*self.obstacle.0.read())
         } else if self.hub.head().is_none() {
             Some("the event log has not been read yet")
         } else if !self.hub.confirmed_within(STALE) {

@@ -31,7 +31,7 @@ use tower_http::trace::TraceLayer;
 pub use admission::Admission;
 pub use client::TrustedProxies;
 pub use guard::Guard;
-pub use health::Readiness;
+pub use health::{Obstacle, Readiness};
 pub use rest::document as openapi;
 pub use serve::{Sockets, Transport, serve};
 pub use tls::{Tls, TlsError};

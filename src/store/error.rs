@@ -54,7 +54,7 @@ pub(super) fn is_row_error(error: &sqlx::Error) -> bool {
 }
 
 /// The five characters of PostgreSQL's Appendix A, where the server sent any.
-fn sql_state(error: &sqlx::Error) -> Option<String> {
+pub(super) fn sql_state(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }
 

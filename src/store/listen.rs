@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgListener;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Sessions, Store, StoreError, milliseconds};
 
 /// Rung by writers' triggers.
 const DOORBELL: &str = "incident_manager_doorbell";
@@ -17,9 +17,17 @@ const PROBE: &str = "incident_manager_probe";
 /// is gone without a word.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// By this the server's administrator, and another replica, tell a session that LISTENs from the others.
+const LISTENER: &str = "incident-manager listener";
+/// How long a listener may take nothing of what its backend has for it. A backend that waits for longer, because its process
+/// is stopped, holds on to the server's queue of notifications, which once full fails every commit that notifies.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
 /// A connection that LISTENs.
 pub struct Notifications {
     listener: PgListener,
+    /// The backend by which it LISTENs.
+    backend: i32,
 }
 
 /// What a notification said. None is to be relied on: each only says "look".
@@ -34,14 +42,24 @@ pub enum Heard {
 }
 
 impl Store {
-    /// Connects and LISTENs.
-    pub async fn notifications(&self) -> Result<Notifications, StoreError> {
-        let pool = self.settings.pool(1).connect_lazy_with(self.options.clone());
+    /// Connects and LISTENs. `None`: a pooler lends sessions out, so that nobody would hear, or somebody else.
+    pub async fn notifications(&self) -> Result<Option<Notifications>, StoreError> {
+        if self.sessions().await? != Sessions::Own {
+            return Ok(None);
+        }
+        let pool = self.settings.pool(1).connect_lazy_with(self.options.clone().application_name(LISTENER));
         let listen = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
+            // over TCP the server itself ends a backend that is stuck; over a Unix socket this means nothing to it
+            let backend = sqlx::query_scalar!(
+                r#"SELECT pg_backend_pid() AS "pid!" FROM set_config('tcp_user_timeout', $1, false)"#,
+                milliseconds(STUCK_AFTER)
+            )
+            .fetch_one(&mut listener)
+            .await?;
             listener.listen_all([DOORBELL, HEAD, PROBE]).await?;
-            Ok::<_, sqlx::Error>(Notifications { listener })
+            Ok::<_, sqlx::Error>(Some(Notifications { listener, backend }))
         };
         within(listen).await
     }
@@ -57,6 +75,27 @@ impl Store {
             })
             .await?;
         Ok(())
+    }
+
+    /// Ends the backends of other replicas' listeners that are stuck, so that the server's queue of notifications goes on;
+    /// how many. Only those of our own role: of others' we may not see what they wait for, nor end them.
+    pub async fn end_stuck_listeners(&self) -> Result<i64, StoreError> {
+        let mut lease = self.log_lease().await?;
+        Ok(lease
+            .within(|connection| {
+                Box::pin(
+                    sqlx::query_scalar!(
+                        r#"SELECT count(pg_terminate_backend(pid)) AS "ended!" FROM pg_stat_activity
+                           WHERE application_name = $1 AND datname = current_database() AND usename = current_user
+                             AND wait_event = 'ClientWrite' AND xact_start < clock_timestamp() - make_interval(secs => $2)
+                             AND pg_notification_queue_usage() > 0"#,
+                        LISTENER,
+                        STUCK_AFTER.as_secs_f64()
+                    )
+                    .fetch_one(connection),
+                )
+            })
+            .await?)
     }
 }
 
@@ -82,11 +121,13 @@ impl Notifications {
         }
     }
 
-    /// Asks the server for a sign of life on this very connection.
-    pub async fn check(&mut self) -> Result<(), StoreError> {
+    /// Asks the server for a sign of life on this very connection. False: the session that answers is not the one that
+    /// LISTENs; there is a pooler in between that lends sessions out.
+    pub async fn has_own_session(&mut self) -> Result<bool, StoreError> {
         within(async {
-            sqlx::query!(r#"SELECT 1 AS "one!""#).fetch_one(&mut self.listener).await?;
-            Ok(())
+            let backend =
+                sqlx::query_scalar!(r#"SELECT pg_backend_pid() AS "pid!""#).fetch_one(&mut self.listener).await?;
+            Ok(backend == self.backend)
         })
         .await
     }

@@ -16,6 +16,7 @@ mod playbooks;
 mod relations;
 mod respond;
 mod resume;
+mod sessions;
 mod timeline;
 
 use std::str::FromStr as _;
@@ -30,6 +31,7 @@ pub use listen::{Heard, Notifications};
 pub use log::{LogPage, LogState, Maintenance, Retention, Sequenced};
 pub use migrate::{MigrateError, Migrations};
 pub use resume::LogMatches;
+pub use sessions::Sessions;
 
 use crate::config::DatabaseConfig;
 use lease::Lease;
