@@ -328,7 +328,8 @@ impl Service {
         // free for as long as it takes to start
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_incident-manager"))
-            .args(["serve", "--database-url", database, "--listen", &address.to_string(), "--log", "warn"])
+            .args(["serve", "--database-url", database, "--listen", &address.to_string()])
+            .args(["--auth", "off", "--log", "warn"])
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()

@@ -19,6 +19,9 @@ grant insert (id, name, description, enabled, severities, incident_types, source
       update (name, description, enabled, severities, incident_types, sources, steps), delete
   on incident_manager.playbook to incident_manager_service;
 grant insert (a, b) on incident_manager.incident_link to incident_manager_service;
+grant select, insert (id, name, prefix, hash, permissions, sources, expires_at),
+      update (revoked_at, revoked_by, last_used_at)
+  on incident_manager.api_key to incident_manager_service;
 grant execute on function
   incident_manager.submit_alerts(jsonb),
   incident_manager.related_incidents(uuid, text[]), incident_manager.correlated_incidents(uuid, text[]),

@@ -1,5 +1,6 @@
 //! The subcommands.
 
+pub mod api_key;
 pub mod banner;
 pub mod demo;
 pub mod health;
@@ -10,7 +11,8 @@ pub mod watch;
 use std::error::Error;
 use std::io::{self, Write};
 
-use crate::config::Command;
+use crate::config::{Command, DatabaseConfig, DatabaseUrl};
+use crate::embedded::{self, EmbeddedError};
 use crate::server;
 
 /// Why a subcommand failed.
@@ -28,12 +30,15 @@ pub enum CliError {
     Watch(#[from] watch::WatchError),
     #[error(transparent)]
     Health(#[from] health::HealthError),
+    #[error(transparent)]
+    ApiKey(#[from] api_key::ApiKeyError),
 }
 
 impl CliError {
     /// Whether what a setting names is at fault, which is known only once it is used.
     pub fn is_of_setting(&self) -> bool {
-        matches!(self, Self::Serve(serve::ServeError::Run(server::ServerError::Tls(_))))
+        use server::ServerError::{Auth, Tls};
+        matches!(self, Self::Serve(serve::ServeError::Run(Tls(_) | Auth(_))))
     }
 }
 
@@ -52,6 +57,7 @@ pub fn run(command: Command) -> Result<(), CliError> {
         Command::Migrate(config) => on(tokio::runtime::Builder::new_current_thread(), migrate::run(config))?,
         Command::Watch(config) => on(tokio::runtime::Builder::new_current_thread(), watch::run(*config))?,
         Command::Health(config) => on(tokio::runtime::Builder::new_current_thread(), health::run(config))?,
+        Command::ApiKey(command) => on(tokio::runtime::Builder::new_current_thread(), api_key::run(command))?,
         Command::Schema => return print(&server::sdl()).map_err(CliError::WriteOutput),
     }
     Ok(())
@@ -66,6 +72,14 @@ fn on<E: Into<CliError>>(
     // What was left behind must not hold the process up.
     runtime.shutdown_background();
     done
+}
+
+/// The database that is named, or the embedded one of a service that is running.
+fn database_url(config: &DatabaseConfig) -> Result<DatabaseUrl, EmbeddedError> {
+    match &config.database_url {
+        Some(url) => Ok(url.clone()),
+        None => embedded::join(&config.data_dir.clone().unwrap_or_else(embedded::default_data_dir)),
+    }
 }
 
 /// Writes to the standard output; a reader that has enough is no error.

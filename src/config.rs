@@ -2,6 +2,8 @@
 //!
 //! Every setting is a flag and an environment variable; `--help` and the README's table document all of them.
 
+mod api_key;
+mod auth;
 mod health;
 mod network;
 mod parse;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+pub use self::api_key::{ApiKeyCommand, ApiKeyCreateConfig, ApiKeyListConfig, ApiKeyRevokeConfig};
+pub use self::auth::{AuthConfig, AuthMode, Secret};
 pub use self::health::HealthConfig;
 pub use self::network::{NetworkConfig, TlsConfig};
 pub use self::parse::{Command, Stop, from_process, parse, settings_table};
@@ -31,7 +35,7 @@ pub use self::watch::{ColorChoice, WatchConfig};
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
 /// What `--listen` is, to each subcommand that has it.
-const LISTEN_HELP: &str = "Address and port to listen on; beyond loopback only with an explicit --auth off";
+const LISTEN_HELP: &str = "Address and port to listen on; beyond loopback only with --auth, required or off";
 
 /// What is logged to stderr, and how.
 #[derive(Debug, Clone, Args)]
@@ -130,13 +134,6 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// Whether callers have to say who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuthMode {
-    /// Nobody is asked; the actor of every change is `anonymous`
-    Off,
-}
-
 /// Settings of `serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeConfig {
@@ -147,9 +144,8 @@ pub struct ServeConfig {
     #[arg(long, env = "INCIDENT_MANAGER_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDR:PORT", help = LISTEN_HELP)]
     pub listen: SocketAddr,
 
-    /// Authentication; given explicitly, `off` also allows addresses beyond loopback
-    #[arg(long, env = "INCIDENT_MANAGER_AUTH", value_enum)]
-    pub auth: Option<AuthMode>,
+    #[command(flatten)]
+    pub auth: AuthConfig,
 
     #[command(flatten)]
     pub network: NetworkConfig,
@@ -190,6 +186,12 @@ pub struct ServeConfig {
 }
 
 impl ServeConfig {
+    /// Whether callers have to say who they are: unless it was said, where the database is a real one.
+    pub fn auth_mode(&self) -> AuthMode {
+        let embedded = self.database.database_url.is_none();
+        self.auth.auth.unwrap_or(if embedded { AuthMode::Off } else { AuthMode::Required })
+    }
+
     /// Whether other machines can reach the service.
     pub fn is_open_to_network(&self) -> bool {
         !self.listen.ip().to_canonical().is_loopback()

@@ -10,7 +10,7 @@
 //! - [`lifecycle`]: signals, shutdown, every background task
 //! - [`telemetry`]: the log and the metrics
 //! - [`store`]: every SQL statement
-//! - [`auth`]: who asks
+//! - [`auth`]: who asks, and what that one may do
 //! - [`events`]: the event log, in order, in memory
 //! - [`graphql`]: the schema and what answers it
 //! - [`live`]: one execution of an event, however many watch

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::auth::{Authenticator, KeyError};
 use crate::clock::Clock;
 use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
 use crate::events::{self, History};
@@ -42,6 +43,8 @@ pub enum ServerError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Auth(#[from] KeyError),
+    #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Shutdown(#[from] LifecycleError),
@@ -75,7 +78,8 @@ pub async fn run(
     lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
 
     let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
-    let gateway = Gateway::new(store.clone(), intake.clone(), clock.clone(), config.query);
+    let authenticator = Authenticator::start(config.auth_mode(), &config.auth, &store, &clock, &lifecycle)?;
+    let gateway = Gateway::new(store.clone(), intake.clone(), authenticator.clone(), clock.clone(), config.query);
     let requests = usize::try_from(store::request_connections(&config.database)).unwrap_or(1);
     let limits = live::Limits {
         ring: config.events.feed_events,
@@ -99,6 +103,7 @@ pub async fn run(
         live,
         store: store.clone(),
         intake,
+        authenticator,
         session: config.session.clone(),
         admission: Arc::clone(&admission),
         readiness: Arc::new(Readiness::new(migrated, obstacle, lifecycle.draining().clone(), hub)),

@@ -116,6 +116,7 @@ pub mod metric {
         ALERTS_STORED = describe_counter "alerts_stored_total" Count: "Alerts that requests brought and that were stored";
         ALERT_CALLS = describe_counter "alert_calls_total" Count: "Calls of the database that stored them; alerts that come at the same time share one";
         ALERTS_WAITING = describe_gauge "alerts_waiting" Count: "Alerts that wait to be stored, or are being stored";
+        JWKS_REACHABLE = describe_gauge "jwks_reachable" Count: "1 while the published keys of tokens can be fetched, 0 while those that were fetched before have to do";
         REQUESTS = describe_counter "requests_total" Count: "Requests by route, method and status";
     }
 }

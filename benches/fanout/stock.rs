@@ -10,7 +10,7 @@ use axum::Router;
 use axum::routing::get_service;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use incident_manager::auth::Viewer;
+use incident_manager::auth::{Authenticator, Viewer};
 use incident_manager::clock::Clock;
 use incident_manager::config::{Command, DatabaseUrl, parse};
 use incident_manager::domain::{Access, Event};
@@ -79,7 +79,7 @@ async fn serve(address: SocketAddr, database: DatabaseUrl) {
     let hub = events::start(&store, &config.events, &lifecycle, &migrated);
     let events = broadcast::Sender::new(CHANNEL);
     let intake = Intake::new(store.clone(), lifecycle, config.max_waiting_alerts);
-    let gateway = Gateway::new(store, intake, Clock::system(), config.query);
+    let gateway = Gateway::new(store, intake, Authenticator::off(), Clock::system(), config.query);
     let stock = Stock { gateway, events: events.clone() };
     tokio::spawn(async move {
         let mut head = hub.watch();

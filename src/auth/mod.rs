@@ -1,18 +1,35 @@
-//! Who asks, and what that one may do.
+//! Who asks, and what that one may do: from a bearer token or an API key to a [`Viewer`].
+//!
+//! The [`Authenticator`] is asked by whatever a client speaks. What it has verified it keeps for a while, as a
+//! [`Credential`] that ends when the token expires or the key is revoked; connections hold it, and end with it.
 
-use crate::domain::Access;
+mod api_key;
+mod authenticator;
+mod bearer;
+mod claims;
+mod credential;
+mod denied;
+mod jwks;
+mod key;
+mod lookup;
+mod sweep;
+mod token;
+mod viewer;
 
-/// The one on whose behalf a request is answered.
-#[derive(Debug, Clone)]
-pub struct Viewer {
-    /// Named as the actor of every change.
-    pub subject: String,
-    pub access: Access,
-}
+pub use api_key::ApiKeySecret;
+pub use authenticator::Authenticator;
+pub use bearer::Bearer;
+pub use credential::Credential;
+pub use denied::{Denied, Invalid};
+pub use key::KeyError;
+pub use viewer::Viewer;
 
-impl Viewer {
-    /// Whoever asks while authentication is off: everything is permitted.
-    pub fn anonymous() -> Self {
-        Self { subject: "anonymous".to_owned(), access: Access::all() }
-    }
+/// SHA-256.
+type Digest = [u8; 32];
+
+fn digest(bytes: &[u8]) -> Digest {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut digest = Digest::default();
+    digest.copy_from_slice(hash.as_ref());
+    digest
 }

@@ -2,8 +2,9 @@
 
 use tracing::info;
 
+use super::database_url;
 use crate::config::MigrateConfig;
-use crate::embedded::{self, EmbeddedError};
+use crate::embedded::EmbeddedError;
 use crate::store::{self, InvalidUrl, Store};
 use crate::telemetry::{self, TelemetryError};
 
@@ -23,12 +24,7 @@ pub enum MigrateError {
 pub async fn run(config: MigrateConfig) -> Result<(), MigrateError> {
     telemetry::init_log(&config.log)?;
     let database = &config.database;
-    let url = if let Some(url) = &database.database_url {
-        url.clone()
-    } else {
-        let data_dir = database.data_dir.clone().unwrap_or_else(embedded::default_data_dir);
-        embedded::join(&data_dir).map_err(MigrateError::JoinDatabase)?
-    };
+    let url = database_url(database).map_err(MigrateError::JoinDatabase)?;
     let store = Store::new(url.expose(), database).map_err(MigrateError::UseUrl)?;
     store.migrate().await.map_err(MigrateError::Migrate)?;
     info!("the schema is up to date");

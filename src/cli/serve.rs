@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::banner::{Banner, graphql_url};
 use super::demo;
-use crate::config::ServeConfig;
+use crate::config::{AuthMode, ServeConfig};
 use crate::embedded::{self, Embedded, EmbeddedError};
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::server::{self, ServerError};
@@ -43,8 +43,13 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     telemetry::init_log(&config.log)?;
     let lifecycle = Lifecycle::new();
     lifecycle.listen_for_signals().map_err(ServeError::ListenForSignals)?;
-    if config.is_open_to_network() {
-        warn!(address = %config.listen, "other machines can reach this service, and nobody is asked who they are");
+    if config.auth_mode() == AuthMode::Off {
+        if config.is_open_to_network() {
+            warn!(address = %config.listen, "other machines can reach this service, and nobody is asked who they are");
+        }
+        if config.auth.takes_tokens() {
+            warn!("nobody is asked for a token, though there are keys to check them by: --auth required asks");
+        }
     }
     // Before the database is started: that an address is taken shows at once.
     let cannot_listen = |source| ServeError::Listen { address: config.listen, source };

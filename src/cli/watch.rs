@@ -61,7 +61,7 @@ async fn follow(config: &WatchConfig) -> Result<(), WatchError> {
     };
     let mut backoff = Backoff::default();
     loop {
-        let end = match Client::connect(&config.url).await {
+        let end = match Client::connect(&config.url, config.token.as_ref()).await {
             Ok(mut client) => {
                 notice(&format!("watching {}", config.url));
                 let begun = Instant::now();

@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::watch::{ColorChoice, WatchConfig};
-use super::{AuthMode, HealthConfig, MigrateConfig, ServeConfig};
+use super::{ApiKeyCommand, AuthMode, HealthConfig, MigrateConfig, ServeConfig};
 
 const BINARY: &str = "incident-manager";
 
@@ -34,6 +34,9 @@ pub enum Command {
     Watch(Box<WatchConfig>),
     /// Ask the service on this machine whether it is ready: exit code 0 if so, else 1
     Health(HealthConfig),
+    /// Make, show and revoke API keys, in the database itself
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Print the GraphQL schema
     Schema,
 }
@@ -66,13 +69,13 @@ pub fn parse(
         Some(first) if !first.starts_with('-') => {}
         _ => args.insert(0, "serve".into()),
     }
-    let variables = Variables::read(&args[0], &args[1..], &env)?;
+    let (depth, variables) = Variables::read(&args, &env)?;
     // Behind the subcommand, before what was given.
-    args.splice(1..1, variables.flags());
+    args.splice(depth..depth, variables.flags());
     let given: Vec<OsString> = [OsString::from(BINARY)].into_iter().chain(args).collect();
 
-    let without_env = Cli::command().mut_subcommands(|sub| sub.mut_args(|arg| arg.env(Resettable::Reset)));
-    let parsed = without_env.try_get_matches_from(&given).and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed =
+        without_env(Cli::command()).try_get_matches_from(&given).and_then(|matches| Cli::from_arg_matches(&matches));
     let mut command = match parsed {
         Ok(cli) => cli.command,
         // Shown by the definitions that still name the variables.
@@ -90,7 +93,7 @@ pub fn parse(
                 config.color = ColorChoice::Never;
             }
         }
-        Command::Watch(_) | Command::Migrate(_) | Command::Health(_) | Command::Schema => {}
+        Command::Watch(_) | Command::Migrate(_) | Command::Health(_) | Command::ApiKey(_) | Command::Schema => {}
     }
     Ok(command)
 }
@@ -106,13 +109,34 @@ fn check_serve(config: &ServeConfig, variables: &Variables) -> Result<(), String
         let (demo, tls) = (name("--demo"), name("--tls-cert"));
         return Err(format!("{demo} sends its traffic in the clear, so it does not go with {tls}"));
     }
-    if config.is_open_to_network() && config.auth != Some(AuthMode::Off) {
+    if config.demo && config.auth_mode() == AuthMode::Required {
+        let (demo, auth) = (name("--demo"), name("--auth"));
+        return Err(format!("{demo} is traffic without a token, so it does not go with {auth} required"));
+    }
+    if config.is_open_to_network() && config.auth.auth.is_none() && config.auth_mode() == AuthMode::Off {
         let (listen, address) = (name("--listen"), config.listen);
         return Err(format!(
             "{listen} {address} is beyond loopback and nobody would be asked who they are: if that is meant, give --auth off"
         ));
     }
     Ok(())
+}
+
+/// The same definitions, by flags alone.
+fn without_env(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.env(Resettable::Reset)).mut_subcommands(without_env)
+}
+
+/// The subcommands that do something, each with its name: of `api-key` these are its own.
+fn leaves(command: &clap::Command) -> Vec<(String, &clap::Command)> {
+    command
+        .get_subcommands()
+        .flat_map(|sub| {
+            let inner = leaves(sub).into_iter().map(|(name, leaf)| (format!("{} {name}", sub.get_name()), leaf));
+            let own = (!sub.has_subcommands()).then(|| (sub.get_name().to_owned(), sub));
+            inner.chain(own).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Help for the whole program: its subcommands, and the settings of the one that needs no name.
@@ -137,11 +161,14 @@ struct Variable {
 }
 
 impl Variables {
-    fn read(subcommand: &OsStr, given: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Stop> {
+    /// And behind how many words the subcommand's flags begin.
+    fn read(args: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> Result<(usize, Self), Stop> {
         let cli = Cli::command();
-        let Some(subcommand) = subcommand.to_str().and_then(|name| cli.find_subcommand(name)) else {
-            return Ok(Self::default());
-        };
+        let (mut subcommand, mut depth) = (&cli, 0);
+        while let Some(inner) = args.get(depth).and_then(|name| subcommand.find_subcommand(name)) {
+            (subcommand, depth) = (inner, depth + 1);
+        }
+        let given = &args[depth..];
         let mut variables = Vec::new();
         for arg in subcommand.get_arguments() {
             let (Some(long), Some(name)) = (arg.get_long(), arg.get_env().and_then(OsStr::to_str)) else { continue };
@@ -162,7 +189,7 @@ impl Variables {
                 _ => variables.push(Variable { name, flag, value: Some(value) }),
             }
         }
-        Ok(Self(variables))
+        Ok((depth, Self(variables)))
     }
 
     /// The flags that the variables stand for.
@@ -228,9 +255,9 @@ impl Variables {
 /// Whether the value of a flag, as clap names it, must not be shown.
 fn is_secret(argument: Option<&str>) -> bool {
     let flag = argument.and_then(|argument| argument.strip_prefix("--")?.split([' ', '=']).next());
-    let cli = Cli::command();
-    cli.get_subcommands()
-        .flat_map(clap::Command::get_arguments)
+    leaves(&Cli::command())
+        .into_iter()
+        .flat_map(|(_, subcommand)| subcommand.get_arguments())
         .any(|arg| arg.is_hide_env_values_set() && arg.get_long().is_some() && arg.get_long() == flag)
 }
 
@@ -241,10 +268,10 @@ fn one_line(text: &str) -> String {
 /// The settings of all subcommands as a Markdown table, as the README has it.
 pub fn settings_table() -> String {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
-    for subcommand in Cli::command().get_subcommands() {
-        for arg in subcommand.get_arguments() {
+    for (name, subcommand) in leaves(&Cli::command()) {
+        for arg in subcommand.get_arguments().filter(|arg| !arg.is_positional()) {
             let row = row(arg);
-            let name = format!("`{}`", subcommand.get_name());
+            let name = format!("`{name}`");
             match rows.iter_mut().find(|(existing, _)| *existing == row) {
                 Some((_, subcommands)) => subcommands.push(name),
                 None => rows.push((row, vec![name])),

@@ -100,7 +100,7 @@ fn a_bad_setting_gets_one_line_that_names_it() {
             Some(("INCIDENT_MANAGER_LISTEN", "no\nwhere")),
             r#"INCIDENT_MANAGER_LISTEN "no\nwhere": invalid socket address syntax"#,
         ),
-        ("--auth sometimes", None, r#"--auth "sometimes": must be one of: off"#),
+        ("--auth sometimes", None, r#"--auth "sometimes": must be one of: off, required"#),
         ("--listen", None, "--listen: needs a value"),
         ("--drain-timeout 0s", None, r#"--drain-timeout "0s": must be more than zero"#),
         ("--database-connections 1", None, r#"--database-connections "1": 1 is not in 4..=1000"#),
@@ -147,6 +147,54 @@ fn demo_data_never_reaches_a_real_database() {
     let line = refusal(&format!("--database-url {url}"), &[("INCIDENT_MANAGER_DEMO", "1")]);
     assert!(line.contains("INCIDENT_MANAGER_DEMO") && line.contains("--database-url"), "{line}");
     assert!(serve("--demo", &[]).demo);
+}
+
+#[test]
+fn callers_are_asked_unless_the_database_is_the_embedded_one() {
+    let url = [("DATABASE_URL", "postgres://localhost/prod")];
+    assert_eq!(serve("", &[]).auth_mode(), AuthMode::Off);
+    assert_eq!(serve("", &url).auth_mode(), AuthMode::Required);
+    for (given, mode) in [("off", AuthMode::Off), ("required", AuthMode::Required)] {
+        assert_eq!(serve(&format!("--auth {given}"), &[]).auth_mode(), mode);
+        assert_eq!(serve(&format!("--auth {given}"), &url).auth_mode(), mode);
+    }
+    // who has to say who they are may come from anywhere
+    assert!(serve("--listen 0.0.0.0:8080", &url).is_open_to_network());
+    assert!(serve("--listen 0.0.0.0:8080 --auth required", &[]).is_open_to_network());
+    let line = refusal("--demo --auth required", &[]);
+    assert!(line.contains("--demo") && line.contains("--auth"), "{line}");
+}
+
+#[test]
+fn a_secret_has_a_length_and_is_not_shown() {
+    let short = [("INCIDENT_MANAGER_JWT_HS256_SECRET", "hunter2")];
+    let line = refusal("", &short);
+    assert_eq!(line, "INCIDENT_MANAGER_JWT_HS256_SECRET: must have at least 32 bytes");
+    let secret = "hunter2 hunter2 hunter2 hunter2 ";
+    let config = serve("", &[("INCIDENT_MANAGER_JWT_HS256_SECRET", secret)]);
+    assert_eq!(config.auth.jwt_hs256_secret.as_ref().map(Secret::expose), Some(secret));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let config = watch("watch", &[("INCIDENT_MANAGER_TOKEN", secret)]);
+    assert!(config.token.is_some() && !format!("{config:?}").contains("hunter2"));
+    for args in ["--help", "watch --help"] {
+        assert!(!shown(args).contains("hunter2"));
+    }
+    assert!(refusal("--jwt-jwks-url file:///etc/keys", &[]).contains("https://"));
+}
+
+#[test]
+fn api_keys_have_subcommands_of_their_own_and_variables() {
+    let env = [("INCIDENT_MANAGER_API_KEY_NAME", "ci"), ("DATABASE_URL", "postgres://localhost/prod")];
+    let created = parse("api-key create --roles viewer --sources a,b --expires-in 90d", &env);
+    let Ok(Command::ApiKey(ApiKeyCommand::Create(config))) = created else { panic!("{created:?}") };
+    assert_eq!((&*config.name, config.sources), ("ci", Some(vec!["a".to_owned(), "b".to_owned()])));
+    assert!(config.database.database_url.is_some());
+    let revoked = parse("api-key revoke im_0123456789ab", &env);
+    assert!(matches!(revoked, Ok(Command::ApiKey(ApiKeyCommand::Revoke(config))) if config.key == "im_0123456789ab"));
+    assert!(matches!(parse("api-key list", &env), Ok(Command::ApiKey(ApiKeyCommand::List(_)))));
+    assert_eq!(refusal("api-key create --roles viewer", &[]), "--name: needed beside what was given");
+    assert_eq!(refusal("api-key create --name a", &[]), "--permissions: needed beside what was given");
+    assert!(shown("api-key create --help").contains("INCIDENT_MANAGER_API_KEY_ROLES"));
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Settings of `watch`.
 
+use std::str::FromStr as _;
+
 use clap::{Args, ValueEnum};
 use url::Url;
 use uuid::Uuid;
+
+use super::Secret;
 
 /// Path of the public WebSocket, for addresses that name none.
 const WEBSOCKET_PATH: &str = "/graphql/ws";
@@ -14,6 +18,10 @@ pub struct WatchConfig {
     /// The service: a ws, wss, http or https URL, or host:port
     #[arg(long, env = "INCIDENT_MANAGER_URL", default_value = "ws://127.0.0.1:8080/graphql/ws", value_parser = websocket_url)]
     pub url: Url,
+
+    /// Token or API key, where the service asks for one; in the variable no other user of the machine sees it
+    #[arg(long, env = "INCIDENT_MANAGER_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Secret::from_str)]
+    pub token: Option<Secret>,
 
     /// Only these severities, before or after the change: P0, P1, P2, P3, P4
     #[arg(long, env = "INCIDENT_MANAGER_WATCH_SEVERITY", value_delimiter = ',', value_parser = word, conflicts_with = "alerts")]

@@ -48,6 +48,10 @@ id!(
     PlaybookId
 );
 id!(
+    /// An API key's id.
+    ApiKeyId
+);
+id!(
     /// Names one epoch of one event log: as long as it is the same, a position means the same event.
     EpochId
 );

@@ -14,6 +14,8 @@ pub mod limits {
     pub const TITLE_CHARS: usize = 500;
     /// Characters of a source, an assignee, an author, a fingerprint.
     pub const NAME_CHARS: usize = 200;
+    /// Characters of an API key's name, which with its prefix is an actor's.
+    pub const KEY_NAME_CHARS: usize = 180;
     /// Characters of a source's own id of an alert.
     pub const EXTERNAL_ID_CHARS: usize = 500;
     /// Characters of a runbook's address.

@@ -3,6 +3,7 @@
 
 mod access;
 mod alert;
+mod api_key;
 mod comment;
 mod cursor;
 mod event;
@@ -19,11 +20,12 @@ mod wire;
 
 pub use access::{Access, Forbidden, Permission, Permissions, Role, Scope};
 pub use alert::{Alert, AlertFilter, AlertStatus, NewAlert, SubmittedAlert};
+pub use api_key::{ApiKey, NewApiKey};
 pub use comment::{Comment, NewComment};
 pub use cursor::{Cursor, CursorError, Epoch, Epochs, StreamPosition, UnknownEpoch};
 pub use event::{Change, Event, IncidentChange, UpdateType};
 pub use filter::Filter;
-pub use ids::{AlertId, CommentId, EpochId, IncidentId, PlaybookId, Position};
+pub use ids::{AlertId, ApiKeyId, CommentId, EpochId, IncidentId, PlaybookId, Position};
 pub use incident::{
     Assignment, Incident, IncidentFilter, IncidentKind, IncidentOrder, IncidentPatch, IncidentState, NewIncident,
     Resolution, Severity,
@@ -36,6 +38,7 @@ pub use page::{Keyset, ListTag, NestedPage, Page, PageError, PageRequest, Seek};
 pub use playbook::{NewPlaybook, Playbook, PlaybookStep};
 pub use relation::{IncidentPair, RelatedIncident, RelationReason};
 pub use timeline::TimelineEntry;
+pub use wire::UnknownName;
 
 /// An instant in UTC; the database keeps microseconds.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -9,7 +9,9 @@ use async_graphql::{Context, Error, ErrorExtensionValues, ServerError};
 use tracing::error;
 use uuid::Uuid;
 
+use super::api_key::BeyondOwn;
 use super::scalar;
+use crate::auth::Denied;
 use crate::clock::Clock;
 use crate::domain::{Forbidden, InvalidInput, PageError};
 use crate::events::SecondRootField;
@@ -21,6 +23,7 @@ pub enum Code {
     GraphqlParseFailed,
     GraphqlValidationFailed,
     BadUserInput,
+    Unauthorized,
     Forbidden,
     RateLimitExceeded,
     NotFound,
@@ -38,6 +41,7 @@ impl Code {
             Self::GraphqlParseFailed => "GRAPHQL_PARSE_FAILED",
             Self::GraphqlValidationFailed => "GRAPHQL_VALIDATION_FAILED",
             Self::BadUserInput => "BAD_USER_INPUT",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Forbidden => "FORBIDDEN",
             Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
             Self::NotFound => "NOT_FOUND",
@@ -152,6 +156,22 @@ impl From<&NotFound> for Refusal {
     }
 }
 
+impl From<&BeyondOwn> for Refusal {
+    fn from(failed: &BeyondOwn) -> Self {
+        Self::new(Code::Forbidden, failed.to_string())
+    }
+}
+
+impl From<&Denied> for Refusal {
+    fn from(denied: &Denied) -> Self {
+        match denied {
+            Denied::Missing | Denied::Invalid(_) => Self::new(Code::Unauthorized, denied.to_string()),
+            Denied::Database(failed) => Self::from(&**failed),
+            Denied::NoKeys => Self::internal(denied),
+        }
+    }
+}
+
 impl From<&SecondRootField> for Refusal {
     fn from(failed: &SecondRootField) -> Self {
         Self::new(Code::GraphqlValidationFailed, failed.to_string())
@@ -176,6 +196,7 @@ pub(super) fn finish(failed: &mut ServerError, clock: &Clock, library: Code) {
         .or_else(|| failed.source::<PageError>().map(Refusal::from))
         .or_else(|| failed.source::<Forbidden>().map(Refusal::from))
         .or_else(|| failed.source::<NotFound>().map(Refusal::from))
+        .or_else(|| failed.source::<BeyondOwn>().map(Refusal::from))
         .or_else(|| failed.source::<SecondRootField>().map(Refusal::from))
         .or_else(|| failed.source::<Internal>().map(Refusal::from))
         .unwrap_or_else(|| Refusal::new(library, &failed.message));

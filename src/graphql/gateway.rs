@@ -14,7 +14,7 @@ use super::outline::Outline;
 use super::survey::Surveyor;
 use super::turns::{Loads, Turns};
 use super::{IncidentSchema, coercion, schema, stream};
-use crate::auth::Viewer;
+use crate::auth::{Authenticator, Viewer};
 use crate::clock::Clock;
 use crate::config::{Introspection, QueryConfig};
 use crate::domain::{Access, Permissions, Scope};
@@ -36,8 +36,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// `bounds`: what a document may cost.
-    pub fn new(store: Store, intake: Intake, clock: Clock, bounds: QueryConfig) -> Self {
-        let mut builder = schema().data(store.clone()).data(intake);
+    pub fn new(store: Store, intake: Intake, authenticator: Authenticator, clock: Clock, bounds: QueryConfig) -> Self {
+        let mut builder = schema().data(store.clone()).data(intake).data(authenticator);
         if bounds.introspection == Introspection::Off {
             builder = builder.disable_introspection().disable_suggestions();
         }
@@ -54,7 +54,7 @@ impl Gateway {
         };
         let store = Store::away();
         let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
-        Self::new(store, intake, Clock::system(), config.query)
+        Self::new(store, intake, Authenticator::off(), Clock::system(), config.query)
     }
 
     /// An error response that no execution made.

@@ -2,6 +2,7 @@
 
 mod access;
 mod alert;
+mod api_key;
 mod coercion;
 mod comment;
 mod connection;

@@ -7,6 +7,7 @@ use async_graphql::{Context, Object, Result};
 
 use super::access::{needs, require};
 use super::alert::AlertResult;
+use super::api_key::{self, CreateApiKeyInput, CreatedApiKey};
 use super::comment::Comment;
 use super::error::{Internal, NotFound};
 use super::incident::Incident;
@@ -15,7 +16,7 @@ use super::playbook::Playbook;
 use super::relation::{RelatedIncident, related_to};
 use super::scalar::Id;
 use crate::auth::Viewer;
-use crate::domain::Permission::{AlertsSubmit, IncidentsWrite, PlaybooksWrite};
+use crate::domain::Permission::{AlertsSubmit, IncidentsWrite, KeysManage, PlaybooksWrite};
 use crate::domain::{self, Assignment, IncidentId, IncidentPair, IncidentState, NewComment, PlaybookId, Resolution};
 use crate::store::{Intake, Store};
 
@@ -148,5 +149,19 @@ impl Mutation {
     async fn delete_playbook(&self, context: &Context<'_>, id: Id) -> Result<bool> {
         require(context, PlaybooksWrite)?;
         Ok(context.data::<Store>()?.delete_playbook(actor(context)?, PlaybookId(id.0)).await?)
+    }
+
+    /// Makes an API key. It gets no permission, source or expiry beyond one's own.
+    #[graphql(directive = needs::apply(KeysManage.into()))]
+    async fn create_api_key(&self, context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreatedApiKey> {
+        require(context, KeysManage)?;
+        api_key::create(context, input).await
+    }
+
+    /// Within seconds nobody gets in with the key, and its connections end. False where it was revoked before.
+    #[graphql(directive = needs::apply(KeysManage.into()))]
+    async fn revoke_api_key(&self, context: &Context<'_>, id: Id) -> Result<bool> {
+        require(context, KeysManage)?;
+        api_key::revoke(context, id).await
     }
 }

@@ -6,6 +6,7 @@ use async_graphql::{Context, Object, Result};
 
 use super::access::{needs, open, require};
 use super::alert::Alert;
+use super::api_key::{self, ApiKey};
 use super::connection::{Counted, TotalCount, connection};
 use super::error::{Internal, nullable, shared};
 use super::incident::Incident;
@@ -14,7 +15,8 @@ use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::scalar::Id;
 use super::stream::{Position, StreamPosition};
-use crate::domain::Permission::{AlertsRead, IncidentsRead, PlaybooksRead};
+use crate::auth::Viewer;
+use crate::domain::Permission::{AlertsRead, IncidentsRead, KeysManage, PlaybooksRead};
 use crate::domain::{AlertFilter, AlertId, IncidentId, IncidentOrder, ListTag, PageRequest, PlaybookId, text_list};
 use crate::store::Store;
 
@@ -111,5 +113,19 @@ impl Query {
     async fn stream_position(&self, context: &Context<'_>) -> Result<StreamPosition> {
         let Position(read) = context.data_opt::<Position>().ok_or(Internal)?;
         read.as_ref().map(StreamPosition::from).map_err(|failed| shared(Arc::clone(failed)))
+    }
+
+    /// Who asks, and what that one may do.
+    #[graphql(directive = open::apply())]
+    #[expect(clippy::unused_async, reason = "the derive takes async resolvers only")]
+    async fn viewer<'c>(&self, context: &Context<'c>) -> Result<&'c Viewer> {
+        context.data::<Viewer>()
+    }
+
+    /// API keys within one's own permissions and sources, the newest first.
+    #[graphql(directive = needs::apply(KeysManage.into()))]
+    async fn api_keys(&self, context: &Context<'_>) -> Result<Vec<ApiKey>> {
+        require(context, KeysManage)?;
+        api_key::list(context).await
     }
 }

@@ -72,6 +72,12 @@ fn answer_refusal(state: &AppState, accept: Accept, status: StatusCode, refusal:
     (status, accept.content_type(), json_of(&state.live.gateway().refuse(refusal))).into_response()
 }
 
+/// The answer to somebody who is not let in.
+pub(super) fn denied(state: &AppState, headers: &HeaderMap, status: StatusCode, refusal: Refusal) -> Response {
+    let Some(accept) = Accept::negotiate(headers) else { return accept::not_acceptable() };
+    answer_refusal(state, accept, status, refusal)
+}
+
 fn bad_input(message: impl Into<String>) -> Refusal {
     Refusal::new(Code::BadUserInput, message)
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod authenticate;
 mod body;
 mod client;
 mod graphql;
@@ -21,11 +22,11 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
-use axum::{Extension, Router};
 use tower_http::trace::TraceLayer;
 
 pub use admission::Admission;
@@ -36,7 +37,7 @@ pub use rest::document as openapi;
 pub use serve::{Sockets, Transport, serve};
 pub use tls::{Tls, TlsError};
 
-use crate::auth::Viewer;
+use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::SessionConfig;
 use crate::graphql::Code;
@@ -52,6 +53,7 @@ pub struct AppState {
     pub live: Arc<Live>,
     pub store: Store,
     pub intake: Intake,
+    pub authenticator: Authenticator,
     pub session: SessionConfig,
     pub admission: Arc<Admission>,
     pub readiness: Arc<Readiness>,
@@ -67,21 +69,28 @@ pub struct AppState {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let router = Router::new()
+    let graphql = Router::new()
         .route("/graphql", get(graphql::get).post(graphql::post))
+        .route_layer(from_fn_with_state(state.clone(), authenticate::for_graphql));
+    let upgrade = Router::new()
         .route("/graphql/ws", get(session::upgrade))
+        .route_layer(from_fn_with_state(state.clone(), authenticate::for_upgrade));
+    let rest = rest::routes()
         .route("/graphql/stream", get(sse::get).post(sse::post))
+        .route_layer(from_fn_with_state(state.clone(), authenticate::for_rest));
+    let router = Router::new()
+        .merge(graphql)
+        .merge(upgrade)
+        .merge(rest)
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .merge(rest::routes())
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "this resource has no such method")
         })
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is no such resource") })
         .layer(DefaultBodyLimit::max(state.max_body))
-        .layer(from_fn_with_state(state.clone(), body::in_time))
-        .layer(Extension(Viewer::anonymous()));
+        .layer(from_fn_with_state(state.clone(), body::in_time));
     let router = match state.guard.cors() {
         Some(cors) => router.layer(cors),
         None => router,

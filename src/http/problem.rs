@@ -59,7 +59,12 @@ pub struct Body<'a> {
 
 impl Problem {
     pub fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Self {
-        Self { status, refusal: Refusal::new(code, detail) }
+        Self::of(status, Refusal::new(code, detail))
+    }
+
+    /// With another status than that of the code.
+    pub fn of(status: StatusCode, refusal: Refusal) -> Self {
+        Self { status, refusal }
     }
 }
 
@@ -106,6 +111,7 @@ impl IntoResponses for Problem {
 const fn status_of(code: Code) -> StatusCode {
     match code {
         Code::GraphqlParseFailed | Code::GraphqlValidationFailed | Code::BadUserInput => StatusCode::BAD_REQUEST,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::Conflict | Code::InvalidStateTransition => StatusCode::CONFLICT,

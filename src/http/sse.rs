@@ -18,16 +18,18 @@ use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::AppState;
 use super::accept::takes_event_stream;
 use super::admission::Admitted;
+use super::authenticate;
 use super::client::ClientAddress;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::problem::Problem;
-use crate::auth::Viewer;
+use crate::auth::Credential;
 use crate::graphql::{Code, OperationType};
-use crate::live::{Frame, Subscriber, response_json};
+use crate::live::{Frame, Live, Subscriber, response_json};
 
 /// Results that are handed to the socket at a time.
 const CHUNK_RESULTS: usize = 64;
@@ -37,7 +39,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 pub async fn post(
     State(state): State<AppState>,
     Extension(client): Extension<ClientAddress>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(credential): Extension<Arc<Credential>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -46,7 +48,7 @@ pub async fn post(
     }
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
-            Ok(request) => stream(state, client, viewer, &headers, request).await,
+            Ok(request) => stream(state, client, credential, &headers, request).await,
             Err(refusal) => Problem::from(refusal).into_response(),
         },
         Err((status, detail)) => refuse(status, detail),
@@ -57,7 +59,7 @@ pub async fn post(
 pub async fn get(
     State(state): State<AppState>,
     Extension(client): Extension<ClientAddress>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(credential): Extension<Arc<Credential>>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
@@ -67,7 +69,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            stream(state, client, viewer, &headers, request).await
+            stream(state, client, credential, &headers, request).await
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
@@ -80,7 +82,7 @@ fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
 async fn stream(
     state: AppState,
     ClientAddress(client): ClientAddress,
-    viewer: Viewer,
+    credential: Arc<Credential>,
     headers: &HeaderMap,
     mut request: Request,
 ) -> Response {
@@ -94,18 +96,22 @@ async fn stream(
     let live = Arc::clone(&state.live);
     let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
         // before the response begins, so that a client which has its head misses nothing
-        match live.subscribe(request, &viewer.access, last_seen(headers)).await {
+        match live.subscribe(request, &credential.viewer.access, last_seen(headers)).await {
             Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
             // told in the stream: of another answer an EventSource would see no more than that there was one
             Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
         }
     } else {
+        let viewer = credential.viewer.clone();
         Running::Execution(Box::pin(async move { response_json(&live.gateway().execute(request, viewer).await) }))
     };
     let interval = state.session.ping_interval;
     let events = Events {
+        live: state.live,
         turn: Box::pin(place.turn()),
         _place: place,
+        ended: Box::pin(credential.ended()),
+        credential,
         running,
         interval,
         max_bytes: state.session.max_queued_bytes,
@@ -134,9 +140,13 @@ enum Running {
 
 /// The body of a response.
 struct Events {
+    live: Arc<Live>,
     /// Comes when the service drains.
     turn: BoxFuture<'static, ()>,
     _place: Admitted,
+    credential: Arc<Credential>,
+    /// Comes when the credential is good no more.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
     running: Running,
     interval: Duration,
     /// Of results that are handed to the socket at a time.
@@ -157,6 +167,13 @@ impl Events {
         text
     }
 
+    /// The last events of a stream whose credential has ended.
+    fn refuse(&mut self) -> Vec<u8> {
+        let why = self.credential.why().map(authenticate::ended);
+        let payload = why.map(|why| response_json(&self.live.gateway().refuse(why)));
+        self.complete(payload.as_deref())
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
         match &mut self.running {
             Running::Completed => return Poll::Ready(None),
@@ -169,6 +186,9 @@ impl Events {
                 // the end of the stream alone: an EventSource comes back by itself
                 if self.turn.as_mut().poll(context).is_ready() {
                     return Poll::Ready(None);
+                }
+                if self.ended.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Some(self.refuse()));
                 }
                 match subscriber.poll_take(context, CHUNK_RESULTS, self.max_bytes, &mut self.frames) {
                     Poll::Ready(Ok(())) => {

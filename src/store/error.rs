@@ -114,7 +114,7 @@ impl From<sqlx::Error> for StoreError {
 
 /// The GraphQL field that a constraint is about; constraints are named `<table>_<column>_<rule>`.
 fn field_of(constraint: &str) -> Option<String> {
-    const TABLES: [&str; 4] = ["incident_", "alert_", "comment_", "playbook_"];
+    const TABLES: [&str; 5] = ["incident_", "alert_", "comment_", "playbook_", "api_key_"];
     let rest = TABLES.iter().find_map(|table| constraint.strip_prefix(table))?;
     let (column, _rule) = rest.rsplit_once('_')?;
     let mut field = String::with_capacity(column.len());

@@ -1,6 +1,7 @@
 //! Every SQL statement of the service, and where database errors become domain errors.
 
 mod alerts;
+mod api_keys;
 mod comments;
 mod document;
 mod error;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection};
 
+pub use api_keys::{KeyHash, Revoked, StoredApiKey};
 pub use error::StoreError;
 pub use intake::{Intake, IntakeError};
 pub use listen::{Heard, Notifications};

@@ -181,11 +181,11 @@ fn the_settings_that_documents_and_deployment_files_name_are_settings() {
     let files = files.map(|path| (path, std::fs::read_to_string(Path::new(ROOT).join(path)).unwrap()));
     let documents = document::ALL.iter().map(|document| (document.path, document.text));
     for (path, text) in documents.chain(files.iter().map(|(path, text)| (*path, text.as_str()))) {
-        for name in words(text, "INCIDENT_MANAGER_", |c| c.is_ascii_uppercase() || c == '_') {
+        for name in words(text, "INCIDENT_MANAGER_", |c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
             let known = table.contains(&format!("`{name}`")) || FOREIGN_VARIABLES.contains(&name);
             assert!(known, "{path}: there is no setting {name}");
         }
-        for flag in words(text, "`--", |c| c.is_ascii_lowercase() || c == '-') {
+        for flag in words(text, "`--", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
             let known = table.contains(&format!("{flag}`")) || FOREIGN_FLAGS.contains(&&flag[1..]);
             assert!(known, "{path}: there is no setting {flag}");
         }

@@ -25,7 +25,7 @@ impl Process {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_incident-manager"))
-            .args(["serve", "--listen", &address.to_string(), "--log", "warn"])
+            .args(["serve", "--listen", &address.to_string(), "--log", "warn", "--auth", "off"])
             .args(flags)
             .env_clear()
             .env("DATABASE_URL", database.url())

@@ -3,6 +3,10 @@
 mod alert_races;
 mod alert_rules;
 mod attacks;
+mod auth_api_keys;
+mod auth_connections;
+mod auth_published_keys;
+mod auth_tokens;
 mod bounds;
 mod deploy;
 mod documents;

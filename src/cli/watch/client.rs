@@ -15,6 +15,7 @@ use url::Url;
 
 use super::protocol::{self, End, Failure, Received};
 use crate::cli::with_causes;
+use crate::config::Secret;
 
 /// Longest time from the first packet to the service's `connection_ack`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ pub struct Client {
 
 impl Client {
     /// Connects, and waits for the service to acknowledge.
-    pub async fn connect(url: &Url) -> Result<Self, End> {
+    pub async fn connect(url: &Url, token: Option<&Secret>) -> Result<Self, End> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let too_slow = |_| End::Again("the service does not answer".to_owned());
         let mut request = url.as_str().into_client_request().map_err(|error| end_of(&error))?;
@@ -42,7 +43,7 @@ impl Client {
         let connected = timeout_at(deadline, connect_async(request)).await.map_err(too_slow)?;
         let (socket, _) = connected.map_err(|error| end_of(&error))?;
         let mut client = Self { socket, errors: Vec::new() };
-        client.send(protocol::connection_init()).await?;
+        client.send(protocol::connection_init(token)).await?;
         let acknowledged = async {
             loop {
                 match client.receive().await? {

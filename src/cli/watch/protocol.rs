@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::config::WatchConfig;
+use crate::config::{Secret, WatchConfig};
 
 /// The subprotocol's name in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL: &str = "graphql-transport-ws";
@@ -28,8 +28,14 @@ const FINAL_CLOSE_CODES: [u16; 6] = [4400, 4401, 4403, 4406, 4409, 4429];
 const PASSING_ERROR_CODES: [&str; 4] =
     ["CURSOR_EXPIRED", "DATABASE_UNAVAILABLE", "INTERNAL_SERVER_ERROR", "RATE_LIMIT_EXCEEDED"];
 
-pub fn connection_init() -> String {
-    json!({ "type": "connection_init" }).to_string()
+pub fn connection_init(token: Option<&Secret>) -> String {
+    match token {
+        Some(token) => {
+            let payload = json!({ "Authorization": format!("Bearer {}", token.expose()) });
+            json!({ "type": "connection_init", "payload": payload }).to_string()
+        }
+        None => json!({ "type": "connection_init" }).to_string(),
+    }
 }
 
 pub fn ping() -> String {

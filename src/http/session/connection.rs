@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_graphql::{Request, Response};
+use async_graphql::Request;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures::future::BoxFuture;
 use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::end::{End, end_of};
+use super::identity::{Identity, Turn};
+use super::operation::{Operation, Running};
 use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
-use crate::auth::Viewer;
+use crate::auth::Invalid;
 use crate::config::SessionConfig;
 use crate::graphql::{Code, OperationType, is_request_error};
-use crate::live::{Frame, Live, Subscriber, errors_json, response_json};
+use crate::http::authenticate;
+use crate::live::{Frame, Live, errors_json, response_json};
 
 /// Results that one operation may queue before the connection's others get their turn.
 const TURN: usize = 64;
@@ -32,7 +34,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 pub struct Connection {
     socket: WebSocket,
     live: Arc<Live>,
-    viewer: Viewer,
+    identity: Identity,
     config: SessionConfig,
     protocol: Protocol,
     operations: Vec<Operation>,
@@ -62,26 +64,15 @@ enum Flush {
     Blocked,
 }
 
-struct Operation {
-    id: OperationId,
-    running: Running,
-}
-
-enum Running {
-    Opening(BoxFuture<'static, Result<Subscriber, Box<Response>>>),
-    Subscription(Subscriber),
-    Execution(BoxFuture<'static, Response>),
-}
-
 impl Connection {
-    pub fn new(socket: WebSocket, live: Arc<Live>, viewer: Viewer, config: SessionConfig) -> Self {
+    pub fn new(socket: WebSocket, live: Arc<Live>, identity: Identity, config: SessionConfig) -> Self {
         let now = Instant::now();
         let timer = Box::pin(sleep_until(now + config.init_timeout));
         let pace = Pace::new(config.max_messages_per_second, now);
         Self {
             socket,
             live,
-            viewer,
+            identity,
             config,
             protocol: Protocol::default(),
             operations: Vec::new(),
@@ -147,6 +138,9 @@ impl Connection {
             if let Poll::Ready(end) = self.poll_time(context) {
                 return Poll::Ready(end);
             }
+            if let Err(end) = self.poll_identity(context) {
+                return Poll::Ready(end);
+            }
             let wrote = match self.poll_write(context) {
                 Ok(wrote) => wrote,
                 Err(end) => return Poll::Ready(end),
@@ -187,11 +181,39 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Lets the client in, or sends it away: its operations are told first.
+    fn poll_identity(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        while let Poll::Ready(turn) = self.identity.poll(context) {
+            match turn {
+                Turn::Admitted => {
+                    let acknowledgement = self.protocol.acknowledge(self.live.cursor().as_deref());
+                    self.answers.push(acknowledgement);
+                    self.timer.as_mut().reset(Instant::now() + self.config.ping_interval);
+                }
+                Turn::Refreshed => self.answers.push(protocol::pong()),
+                Turn::Out(why, close) => {
+                    self.tell_operations(why)?;
+                    return Err(End::Close(close));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_operations(&mut self, why: Option<Invalid>) -> Result<(), End> {
+        let Some(why) = why else { return Ok(()) };
+        let errors = errors_json(&self.live.gateway().refuse(authenticate::ended(why)).errors);
+        for operation in std::mem::take(&mut self.operations) {
+            self.send(protocol::error(&operation.id, &errors))?;
+        }
+        Ok(())
+    }
+
     /// Reads what there is, for one turn. True: something was read, and what it began has to be looked at.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut read = false;
         for _ in 0..READ_TURN {
-            if self.answers.len() >= MAX_WAITING_ANSWERS {
+            if self.answers.len() >= MAX_WAITING_ANSWERS || self.identity.is_refreshing() {
                 return Ok(read);
             }
             if let Some(pause) = &mut self.pause {
@@ -227,12 +249,9 @@ impl Connection {
     fn act(&mut self, action: Action) -> Result<(), End> {
         match action {
             Action::Nothing => {}
-            Action::Pong => self.answers.push(r#"{"type":"pong"}"#.to_owned()),
-            Action::Initialise => {
-                let acknowledgement = self.protocol.acknowledge(self.live.cursor().as_deref());
-                self.answers.push(acknowledgement);
-                self.timer.as_mut().reset(Instant::now() + self.config.ping_interval);
-            }
+            Action::Pong => self.answers.push(protocol::pong()),
+            Action::Initialise(bearer) => self.identity.initialise(bearer),
+            Action::Refresh(bearer) => self.identity.refresh(bearer),
             Action::Start(id, request) => self.start(id, *request),
             Action::Stop(id) => self.operations.retain(|operation| operation.id != id),
             Action::Close(close) => return Err(End::Close(close)),
@@ -252,7 +271,9 @@ impl Connection {
             self.answers.push(protocol::error(&id, &errors_json(&refused.errors)));
             return;
         }
-        let (live, viewer) = (Arc::clone(&self.live), self.viewer.clone());
+        // the protocol starts nothing on a connection that is not acknowledged
+        let Some(viewer) = self.identity.viewer().cloned() else { return };
+        let live = Arc::clone(&self.live);
         let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
             Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access, None).await }))
         } else {

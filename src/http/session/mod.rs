@@ -1,13 +1,17 @@
 //! GraphQL over WebSocket: graphql-transport-ws.
 //!
-//! [`protocol`] has the rules, without a socket; [`connection`] is the thin shell around it, and reads at a [`pace`].
+//! [`protocol`] has the rules, without a socket; [`connection`] is the thin shell around it, reads at a [`pace`], and goes on
+//! for as long as the client's [`identity`] does.
 
 mod connection;
 mod end;
+mod identity;
+mod operation;
 mod pace;
 mod protocol;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
@@ -18,9 +22,10 @@ use axum::response::{IntoResponse as _, Response};
 use super::AppState;
 use super::client::ClientAddress;
 use super::problem::Problem;
-use crate::auth::Viewer;
+use crate::auth::Credential;
 use crate::graphql::Code;
 use connection::Connection;
+use identity::Identity;
 use protocol::SUBPROTOCOL;
 
 /// PROTOCOL.md's code for a client that offers no subprotocol of ours.
@@ -33,7 +38,7 @@ const WRITE_BUFFER_BYTES: usize = 8 << 10;
 pub async fn upgrade(
     State(state): State<AppState>,
     Extension(ClientAddress(client)): Extension<ClientAddress>,
-    Extension(viewer): Extension<Viewer>,
+    credential: Option<Extension<Arc<Credential>>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -54,13 +59,14 @@ pub async fn upgrade(
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .on_upgrade(async move |socket| {
-            let AppState { live, session, lifecycle, .. } = state;
+            let AppState { live, authenticator, session, lifecycle, .. } = state;
             let hard = lifecycle.hard().clone();
             let serving = Box::pin(async move {
                 if socket.protocol().is_none_or(|protocol| protocol != SUBPROTOCOL) {
                     return refuse(socket).await;
                 }
-                hard.run_until_cancelled(Connection::new(socket, live, viewer, session).serve(place.turn())).await;
+                let identity = Identity::new(authenticator, credential.map(|Extension(credential)| credential));
+                hard.run_until_cancelled(Connection::new(socket, live, identity, session).serve(place.turn())).await;
             });
             lifecycle.spawn_connection("websocket", serving);
         })

@@ -3,10 +3,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_graphql::{Request, Variables};
 use serde_json::{Map, Value};
+
+use crate::auth::Bearer;
 
 /// The subprotocol's name.
 pub const SUBPROTOCOL: &str = "graphql-transport-ws";
@@ -39,6 +42,21 @@ impl Close {
         Self::new(1012, "Service restart")
     }
 
+    /// The client is not let in.
+    pub fn forbidden() -> Self {
+        Self::new(4403, "Forbidden")
+    }
+
+    /// The client is not let in any more.
+    pub fn forbidden_because(why: &impl fmt::Display) -> Self {
+        Self::new(4403, format!("Forbidden: {why}"))
+    }
+
+    /// What would tell who the client is does not answer (IANA's registry of close codes).
+    pub fn try_again_later() -> Self {
+        Self::new(1013, "Try again later")
+    }
+
     /// Nothing was heard of the client for too long.
     pub fn silent() -> Self {
         Self::new(4499, "Nothing was heard of the client")
@@ -49,8 +67,10 @@ impl Close {
 #[derive(Debug)]
 pub enum Action {
     Nothing,
-    /// Admit the connection or refuse it, then [`Protocol::acknowledge`].
-    Initialise,
+    /// Admit the connection or refuse it, by what it presents if it does, then [`Protocol::acknowledge`].
+    Initialise(Option<Bearer>),
+    /// Go on by what is presented now, then send a pong.
+    Refresh(Bearer),
     /// Send a pong.
     Pong,
     /// Execute an operation; when it has ended of itself, [`Protocol::ended`].
@@ -115,14 +135,15 @@ impl Protocol {
 
     fn message(&mut self, message: Message) -> Action {
         match message {
-            Message::ConnectionInit => {
+            Message::ConnectionInit(bearer) => {
                 if self.phase != Phase::Connected {
                     return Action::Close(Close::new(4429, "Too many initialisation requests"));
                 }
                 self.phase = Phase::Initialising;
-                Action::Initialise
+                Action::Initialise(bearer)
             }
-            Message::Ping => Action::Pong,
+            Message::Ping(Some(bearer)) if self.phase == Phase::Acknowledged => Action::Refresh(bearer),
+            Message::Ping(_) => Action::Pong,
             Message::Pong => Action::Nothing,
             Message::Subscribe(id, request) => {
                 if self.phase != Phase::Acknowledged {
@@ -145,8 +166,8 @@ impl Protocol {
 }
 
 enum Message {
-    ConnectionInit,
-    Ping,
+    ConnectionInit(Option<Bearer>),
+    Ping(Option<Bearer>),
     Pong,
     Subscribe(String, Box<Request>),
     Complete(String),
@@ -161,9 +182,9 @@ fn parse(text: &str) -> Result<Message, String> {
         return Err("A message must have a type".to_owned());
     };
     match kind.as_str() {
-        "connection_init" => payload(&mut message).map(|()| Message::ConnectionInit),
-        "ping" => payload(&mut message).map(|()| Message::Ping),
-        "pong" => payload(&mut message).map(|()| Message::Pong),
+        "connection_init" => Ok(Message::ConnectionInit(payload(&mut message)?.as_ref().and_then(presented))),
+        "ping" => Ok(Message::Ping(payload(&mut message)?.as_ref().and_then(presented))),
+        "pong" => payload(&mut message).map(|_| Message::Pong),
         "subscribe" => {
             let id = id(&mut message)?;
             let Some(Value::Object(operation)) = message.remove("payload") else {
@@ -176,11 +197,27 @@ fn parse(text: &str) -> Result<Message, String> {
     }
 }
 
-/// The optional payload of `connection_init`, `ping` and `pong`: an object, if it is there. Nothing is asked of its members.
-fn payload(message: &mut Map<String, Value>) -> Result<(), String> {
+/// The optional payload of `connection_init`, `ping` and `pong`: an object, if it is there.
+fn payload(message: &mut Map<String, Value>) -> Result<Option<Map<String, Value>>, String> {
     match message.remove("payload") {
-        None | Some(Value::Null | Value::Object(_)) => Ok(()),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(payload)) => Ok(Some(payload)),
         Some(_) => Err("A payload must be an object".to_owned()),
+    }
+}
+
+/// The token or API key in a payload, under one of the names by which clients send it; nothing is asked of other members.
+fn presented(payload: &Map<String, Value>) -> Option<Bearer> {
+    let named = |object: &Map<String, Value>, names: &[&str]| names.iter().find_map(|name| object.get(*name).cloned());
+    let headers = payload.get("headers").and_then(Value::as_object);
+    let found = named(payload, &["Authorization", "authorization"])
+        .or_else(|| named(headers?, &["Authorization", "authorization"]))
+        .or_else(|| named(payload, &["token", "authToken"]))?;
+    match found {
+        Value::Null => None,
+        Value::String(text) => Some(Bearer::of_text(&text)),
+        // is refused as what it is
+        _ => Some(Bearer::new("")),
     }
 }
 
@@ -234,6 +271,11 @@ fn carrying(kind: &str, id: &str, payload: &[u8]) -> String {
     text.push_str(std::str::from_utf8(payload).unwrap_or("null"));
     text.push('}');
     text
+}
+
+/// A server's `pong`.
+pub fn pong() -> String {
+    r#"{"type":"pong"}"#.to_owned()
 }
 
 /// A server's `complete`.

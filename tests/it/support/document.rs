@@ -25,6 +25,7 @@ documents! {
     DEPLOYMENT = "docs/deployment.md";
     DIRECT_WRITERS = "docs/direct-writers.md";
     GRAPHQL = "docs/graphql.md";
+    SECURITY = "docs/security.md";
 }
 
 /// The first line of a block of statements, one a line, that the database is to refuse.

@@ -1,5 +1,6 @@
 //! What the tests share: a database of their own, a service on it, and clients over real sockets.
 
+pub mod access;
 pub mod database;
 pub mod document;
 pub mod heard;

@@ -7,6 +7,7 @@ use incident_manager::config::{Command, DatabaseUrl, ServeConfig, parse};
 use incident_manager::lifecycle::Lifecycle;
 use incident_manager::server;
 use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,11 +19,14 @@ pub struct Service {
     lifecycle: Lifecycle,
     task: Option<JoinHandle<()>>,
     http: reqwest::Client,
+    /// What sockets present.
+    token: Option<String>,
 }
 
-/// The settings that these flags make.
+/// The settings that these flags make; unless they say otherwise, nobody is asked who they are.
 pub fn settings(flags: &[&str]) -> ServeConfig {
-    let arguments = std::iter::once("serve").chain(flags.iter().copied()).map(Into::into);
+    let auth: &[&str] = if flags.contains(&"--auth") { &[] } else { &["--auth", "off"] };
+    let arguments = [&["serve"], auth, flags].concat().into_iter().map(Into::into);
     match parse(arguments, |_| None).expect("settings") {
         Command::Serve(config) => *config,
         other => panic!("{other:?} is not serve"),
@@ -48,7 +52,16 @@ impl Service {
         let task = tokio::spawn(async move {
             server::run(config, &database, listener, life).await.expect("the service ends well");
         });
-        Self { address, lifecycle, task: Some(task), http: reqwest::Client::new() }
+        Self { address, lifecycle, task: Some(task), http: reqwest::Client::new(), token: None }
+    }
+
+    /// Everything that is asked of the service from now on is asked with this token or API key.
+    pub fn bearing(mut self, token: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        self.http = reqwest::Client::builder().default_headers(headers).build().unwrap();
+        self.token = Some(token.to_owned());
+        self
     }
 
     pub async fn ready(&self) {
@@ -98,7 +111,7 @@ impl Service {
     }
 
     pub async fn socket(&self) -> Socket {
-        Socket::connect(self.address).await
+        Socket::connect_as(self.address, self.token.as_deref()).await
     }
 
     /// Subscribes; when this returns, everything that is committed from now on is heard.

@@ -7,7 +7,7 @@ use super::*;
 
 fn acknowledged() -> Protocol {
     let mut protocol = Protocol::default();
-    assert!(matches!(protocol.text(r#"{"type":"connection_init"}"#), Action::Initialise));
+    assert!(matches!(protocol.text(r#"{"type":"connection_init"}"#), Action::Initialise(_)));
     protocol.acknowledge(None);
     protocol
 }
@@ -63,7 +63,7 @@ fn what_is_no_message_closes_4400() {
 #[test]
 fn null_members_count_as_absent() {
     let mut protocol = Protocol::default();
-    assert!(matches!(protocol.text(r#"{"type":"connection_init","payload":null}"#), Action::Initialise));
+    assert!(matches!(protocol.text(r#"{"type":"connection_init","payload":null}"#), Action::Initialise(_)));
     protocol.acknowledge(None);
     let text = r#"{"type":"subscribe","id":"1","payload":{"query":"{ a }","operationName":null,"variables":null,"extensions":null}}"#;
     assert!(matches!(protocol.text(text), Action::Start(..)));
@@ -86,6 +86,46 @@ fn pings_are_answered_at_any_time() {
     assert!(matches!(Protocol::default().text(r#"{"type":"ping"}"#), Action::Pong));
     assert!(matches!(acknowledged().text(r#"{"type":"ping","payload":{"a":1}}"#), Action::Pong));
     assert!(matches!(acknowledged().text(r#"{"type":"pong"}"#), Action::Nothing));
+}
+
+/// What a message of this type presents in this payload.
+fn presented_by(kind: &str, payload: &Value) -> Option<String> {
+    let text = json!({ "type": kind, "payload": payload }).to_string();
+    match kind {
+        "connection_init" => match Protocol::default().text(&text) {
+            Action::Initialise(bearer) => bearer.map(|bearer| bearer.expose().to_owned()),
+            action => panic!("{action:?}"),
+        },
+        _ => match acknowledged().text(&text) {
+            Action::Refresh(bearer) => Some(bearer.expose().to_owned()),
+            Action::Pong => None,
+            action => panic!("{action:?}"),
+        },
+    }
+}
+
+#[test]
+fn a_payload_presents_a_token_under_the_names_that_clients_use() {
+    for kind in ["connection_init", "ping"] {
+        for (payload, presented) in [
+            (json!({ "Authorization": "Bearer a.b.c" }), Some("a.b.c")),
+            (json!({ "authorization": "bearer a.b.c" }), Some("a.b.c")),
+            (json!({ "Authorization": "a.b.c" }), Some("a.b.c")),
+            (json!({ "headers": { "authorization": "Bearer a.b.c" } }), Some("a.b.c")),
+            (json!({ "token": "a.b.c" }), Some("a.b.c")),
+            (json!({ "authToken": "a.b.c", "other": 1 }), Some("a.b.c")),
+            (json!({ "token": "a.b.c", "Authorization": "Bearer d.e.f" }), Some("d.e.f")),
+            (json!({ "token": 7 }), Some("")),
+            (json!({ "token": null }), None),
+            (json!({ "headers": "Authorization", "other": "a.b.c" }), None),
+            (json!({}), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(presented_by(kind, &payload).as_deref(), presented, "{kind} {payload}");
+        }
+    }
+    let early = r#"{"type":"ping","payload":{"token":"a.b.c"}}"#;
+    assert!(matches!(Protocol::default().text(early), Action::Pong), "there is nothing to refresh");
 }
 
 #[test]
@@ -150,7 +190,7 @@ proptest! {
         let mut active: Vec<OperationId> = Vec::new();
         for text in messages {
             match protocol.text(&text) {
-                Action::Initialise => {
+                Action::Initialise(_) => {
                     prop_assert!(!acknowledged);
                     protocol.acknowledge(None);
                     acknowledged = true;
@@ -168,7 +208,7 @@ proptest! {
                     prop_assert!((4400..4500).contains(&close.code) && close.reason.len() <= MAX_REASON_BYTES);
                     break;
                 }
-                Action::Nothing | Action::Pong => {}
+                Action::Nothing | Action::Pong | Action::Refresh(_) => {}
             }
             prop_assert_eq!(protocol.active.len(), active.len());
         }

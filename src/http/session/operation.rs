@@ -1,0 +1,18 @@
+//! An operation of a connection.
+
+use async_graphql::Response;
+use futures::future::BoxFuture;
+
+use super::protocol::OperationId;
+use crate::live::Subscriber;
+
+pub struct Operation {
+    pub id: OperationId,
+    pub running: Running,
+}
+
+pub enum Running {
+    Opening(BoxFuture<'static, Result<Subscriber, Box<Response>>>),
+    Subscription(Subscriber),
+    Execution(BoxFuture<'static, Response>),
+}
