@@ -113,14 +113,16 @@ create table incident_manager.event_log (
   deduplicated boolean,
   constraint event_log_pkey primary key (pos)
 ) partition by range (pos);
--- What a resume asks for (event_matches): each index has positions last, so that matches come in their order.
-create index event_log_incident on incident_manager.event_log (incident_id, pos);
-create index event_log_alerts on incident_manager.event_log (pos) where kind = 'alert';
-create index event_log_incidents on incident_manager.event_log (pos) where kind <> 'alert';
-create index event_log_alert_source on incident_manager.event_log (source, pos) where kind = 'alert';
-create index event_log_incident_source on incident_manager.event_log (source, pos) where kind <> 'alert';
-create index event_log_change on incident_manager.event_log (update_type, severity, pos) where kind <> 'alert';
-create index event_log_left_severity on incident_manager.event_log (old_severity, pos) where old_severity <> severity;
+-- What a resume asks for (event_matches), each with its matches in their order. Positions are written as what no other index
+-- has, so that none but the one that is meant can be taken: by the primary key, or by a key that is less narrow, all that is
+-- between two positions would be read, and statistics may well say that this is little.
+create index event_log_alerts on incident_manager.event_log ((pos - 0)) where kind = 'alert';
+create index event_log_incidents on incident_manager.event_log ((pos - 0)) where kind <> 'alert';
+create index event_log_incident on incident_manager.event_log (incident_id, (pos + 0));
+create index event_log_alert_source on incident_manager.event_log (source, (pos + 0)) where kind = 'alert';
+create index event_log_incident_source on incident_manager.event_log (source, (pos + 0)) where kind <> 'alert';
+create index event_log_change on incident_manager.event_log (update_type, severity, (pos + 0)) where kind <> 'alert';
+create index event_log_left_severity on incident_manager.event_log (old_severity, severity, (pos + 0)) where old_severity <> severity;
 create index event_log_text on incident_manager.event_log ((coalesce(alert_id, incident_id)), description_version) where description is null;
 comment on table incident_manager.event_log is 'Every change of an incident, every comment, every alert: one row each, by dense position, as the change left it.';
 comment on column incident_manager.event_log.kind is 'incident, comment (with the whole incident) or alert.';
@@ -301,30 +303,30 @@ begin
     return query
       select found.* from unnest(f.incident_ids) wanted(id) cross join lateral (
         select l.* from incident_manager.event_log l
-        where l.incident_id = wanted.id and l.pos > after_pos and l.pos <= upto_pos
+        where l.incident_id = wanted.id and l.pos + 0 > after_pos and l.pos + 0 <= upto_pos
           and incident_manager.event_is_asked_for(l, f)
-        order by l.pos limit max_events) found
+        order by l.pos + 0 limit max_events) found
       order by found.pos limit max_events;
   elsif f.sources is not null and f.alerts then
     return query
       select found.* from unnest(f.sources) wanted(source) cross join lateral (
         select l.* from incident_manager.event_log l
-        where l.source = wanted.source and l.kind = 'alert' and l.pos > after_pos and l.pos <= upto_pos
-        order by l.pos limit max_events) found
+        where l.source = wanted.source and l.kind = 'alert' and l.pos + 0 > after_pos and l.pos + 0 <= upto_pos
+        order by l.pos + 0 limit max_events) found
       order by found.pos limit max_events;
   elsif f.sources is not null then
     return query
       select found.* from unnest(f.sources) wanted(source) cross join lateral (
         select l.* from incident_manager.event_log l
-        where l.source = wanted.source and l.kind <> 'alert' and l.pos > after_pos and l.pos <= upto_pos
+        where l.source = wanted.source and l.kind <> 'alert' and l.pos + 0 > after_pos and l.pos + 0 <= upto_pos
           and incident_manager.event_is_asked_for(l, f)
-        order by l.pos limit max_events) found
+        order by l.pos + 0 limit max_events) found
       order by found.pos limit max_events;
   elsif f.alerts then
     return query
       select l.* from incident_manager.event_log l
-      where l.kind = 'alert' and l.pos > after_pos and l.pos <= upto_pos
-      order by l.pos limit max_events;
+      where l.kind = 'alert' and l.pos - 0 > after_pos and l.pos - 0 <= upto_pos
+      order by l.pos - 0 limit max_events;
   elsif f.update_types is not null or f.severities is not null then
     -- an event that is in both halves comes once
     return query
@@ -336,22 +338,23 @@ begin
           cross join lateral (
             select l.* from incident_manager.event_log l
             where l.update_type = kind.update_type and l.severity = wanted.severity and l.kind <> 'alert'
-              and l.pos > after_pos and l.pos <= upto_pos and incident_manager.event_is_asked_for(l, f)
-            order by l.pos limit max_events) changed
+              and l.pos + 0 > after_pos and l.pos + 0 <= upto_pos and incident_manager.event_is_asked_for(l, f)
+            order by l.pos + 0 limit max_events) changed
         union all
         select lost.* from
           unnest(case when f.raised_only then '{P2,P3,P4}' else f.left_severities end) wanted(severity)
+          cross join unnest(case when f.raised_only then f.severities else '{P0,P1,P2,P3,P4}' end) became(severity)
           cross join lateral (
             select l.* from incident_manager.event_log l
-            where l.old_severity = wanted.severity and l.old_severity <> l.severity
-              and l.pos > after_pos and l.pos <= upto_pos and incident_manager.event_is_asked_for(l, f)
-            order by l.pos limit max_events) lost) found
+            where l.old_severity = wanted.severity and l.severity = became.severity and l.old_severity <> l.severity
+              and l.pos + 0 > after_pos and l.pos + 0 <= upto_pos and incident_manager.event_is_asked_for(l, f)
+            order by l.pos + 0 limit max_events) lost) found
       order by found.pos limit max_events;
   else
     return query
       select l.* from incident_manager.event_log l
-      where l.kind <> 'alert' and l.pos > after_pos and l.pos <= upto_pos and incident_manager.event_is_asked_for(l, f)
-      order by l.pos limit max_events;
+      where l.kind <> 'alert' and l.pos - 0 > after_pos and l.pos - 0 <= upto_pos and incident_manager.event_is_asked_for(l, f)
+      order by l.pos - 0 limit max_events;
   end if;
 end $$;
 

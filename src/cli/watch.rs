@@ -1,4 +1,5 @@
-//! `watch`: live updates in the terminal, a line each, through the public WebSocket and nothing else.
+//! `watch`: live updates in the terminal, a line each, through the public WebSocket and nothing else. After any break it goes
+//! on where it was.
 
 mod backoff;
 mod client;
@@ -60,12 +61,16 @@ async fn follow(config: &WatchConfig) -> Result<(), WatchError> {
         output.flush()
     };
     let mut backoff = Backoff::default();
+    let mut seen = None;
     loop {
         let end = match Client::connect(&config.url, config.token.as_ref()).await {
             Ok(mut client) => {
                 notice(&format!("watching {}", config.url));
                 let begun = Instant::now();
-                let end = client.follow(protocol::subscribe(config), show).await;
+                let subscribe = protocol::subscribe(config, seen.as_deref());
+                // of one that goes on behind a cursor this says nothing
+                seen = seen.or(client.begun.take());
+                let end = client.follow(subscribe, &mut seen, show).await;
                 if begun.elapsed() >= SETTLED {
                     backoff.reset();
                 }
@@ -73,14 +78,17 @@ async fn follow(config: &WatchConfig) -> Result<(), WatchError> {
             }
             Err(end) => end,
         };
-        match end {
+        let reason = match end {
             End::Final(reason) => return Err(WatchError::Refused(line::escaped(&reason))),
-            End::Again(reason) => {
-                let wait = backoff.next(&mut rand::rng());
-                notice(&format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()));
-                tokio::time::sleep(wait).await;
+            End::Expired(reason) => {
+                seen = None;
+                format!("updates are missing from here on: {reason}")
             }
-        }
+            End::Again(reason) => reason,
+        };
+        let wait = backoff.next(&mut rand::rng());
+        notice(&format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()));
+        tokio::time::sleep(wait).await;
     }
 }
 

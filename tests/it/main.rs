@@ -39,6 +39,7 @@ mod rest;
 mod rest_alerts;
 mod rest_refusals;
 mod resume;
+mod resume_plans;
 mod resume_random;
 mod schema;
 mod settings;

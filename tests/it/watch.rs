@@ -62,9 +62,14 @@ impl Service {
 
     /// Upgrades, acknowledges, and takes the subscription; returns its variables.
     fn subscribed(&self) -> (Connection, Value) {
+        self.subscribed_at("at the start")
+    }
+
+    /// The same, when the stream is at this cursor.
+    fn subscribed_at(&self, cursor: &str) -> (Connection, Value) {
         let mut connection = self.accept();
         assert_eq!(connection.receive()["type"], "connection_init");
-        connection.send(&json!({ "type": "connection_ack" }));
+        connection.send(&json!({ "type": "connection_ack", "payload": { "cursor": cursor } }));
         let subscribe = connection.receive();
         assert_eq!(subscribe["type"], "subscribe");
         assert_eq!(subscribe["id"], OPERATION);
@@ -142,7 +147,7 @@ fn an_update_is_shown_as_one_line_and_a_heartbeat_is_not() {
     let (mut connection, variables) = service.subscribed();
     assert_eq!(
         variables,
-        json!({ "incidentIds": null, "severities": ["P0", "P1"], "updateTypes": null, "activeOnly": true })
+        json!({ "incidentIds": null, "severities": ["P0", "P1"], "updateTypes": null, "activeOnly": true, "after": null })
     );
     connection.next(&update("HEARTBEAT", ""));
     connection.next(&update("CREATED", "one\n\u{1b}[2Jline"));
@@ -179,16 +184,46 @@ fn a_connection_that_ends_is_made_again() {
     connection.close(1012, "restart");
     // Without a word.
     drop(service.subscribed());
-    // Behind what the service still has.
     let (mut connection, _) = service.subscribed();
-    let behind = json!([{ "message": "gone", "extensions": { "code": "CURSOR_EXPIRED" } }]);
-    connection.send(&json!({ "type": "error", "id": OPERATION, "payload": behind }));
+    let away = json!([{ "message": "away", "extensions": { "code": "DATABASE_UNAVAILABLE" } }]);
+    connection.send(&json!({ "type": "error", "id": OPERATION, "payload": away }));
     let (mut connection, _) = service.subscribed();
     connection.send(&json!({ "type": "complete", "id": OPERATION }));
     let (mut connection, _) = service.subscribed();
     let data = update("CREATED", "one");
     connection.next(&data);
     assert_eq!(watch.line(), data.to_string());
+}
+
+#[test]
+fn it_goes_on_behind_the_last_cursor_that_it_was_told() {
+    let service = Service::start();
+    let mut watch = service.watch(&["--json"]);
+    let (connection, variables) = service.subscribed_at("first");
+    assert_eq!(variables["after"], Value::Null);
+    drop(connection);
+    // where the stream is by then says nothing of what it has missed
+    let (mut connection, variables) = service.subscribed_at("later");
+    assert_eq!(variables["after"], "first");
+    let data = update("CREATED", "one");
+    let payload = json!({ "data": data, "extensions": { "cursor": "second" } });
+    connection.send(&json!({ "type": "next", "id": OPERATION, "payload": payload }));
+    assert_eq!(watch.line(), data.to_string());
+    connection.close(1012, "restart");
+    let (mut connection, variables) = service.subscribed();
+    assert_eq!(variables["after"], "second");
+    connection.send(&json!({ "type": "ping", "payload": { "cursors": { OPERATION: "third" } } }));
+    assert_eq!(connection.receive(), json!({ "type": "pong" }));
+    drop(connection);
+    let (mut connection, variables) = service.subscribed();
+    assert_eq!(variables["after"], "third");
+    let gone = json!([{ "message": "it is gone", "extensions": { "code": "CURSOR_EXPIRED", "oldestCursor": "x" } }]);
+    connection.send(&json!({ "type": "error", "id": OPERATION, "payload": gone }));
+    let (connection, variables) = service.subscribed();
+    assert_eq!(variables["after"], Value::Null);
+    connection.close(4400, "Enough");
+    let (_, said) = watch.end();
+    assert!(said.contains("updates are missing from here on: it is gone; trying again"), "{said}");
 }
 
 #[test]

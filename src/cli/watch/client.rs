@@ -31,6 +31,8 @@ pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Errors that came in place of data: if the operation ends next, they are why.
     errors: Vec<Failure>,
+    /// Where the stream was as the service acknowledged.
+    pub begun: Option<String>,
 }
 
 impl Client {
@@ -42,13 +44,16 @@ impl Client {
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(protocol::SUBPROTOCOL));
         let connected = timeout_at(deadline, connect_async(request)).await.map_err(too_slow)?;
         let (socket, _) = connected.map_err(|error| end_of(&error))?;
-        let mut client = Self { socket, errors: Vec::new() };
+        let mut client = Self { socket, errors: Vec::new(), begun: None };
         client.send(protocol::connection_init(token)).await?;
         let acknowledged = async {
             loop {
                 match client.receive().await? {
-                    Some(Received::Acknowledged) => return Ok(()),
-                    Some(Received::Ping) => client.send(protocol::pong()).await?,
+                    Some(Received::Acknowledged(cursor)) => {
+                        client.begun = cursor;
+                        return Ok(());
+                    }
+                    Some(Received::Ping(_)) => client.send(protocol::pong()).await?,
                     Some(Received::Pong) | None => {}
                     Some(other) => return Err(End::Final(format!("the service sent {other:?} unasked"))),
                 }
@@ -59,10 +64,11 @@ impl Client {
     }
 
     /// Subscribes, and hands on the data of each result until the connection ends; an error of `on_data`'s ends it
-    /// too.
+    /// too. `seen` is the cursor behind which to go on the next time.
     pub async fn follow(
         &mut self,
         subscribe: String,
+        seen: &mut Option<String>,
         mut on_data: impl FnMut(&str) -> io::Result<()>,
     ) -> io::Result<End> {
         if let Err(end) = self.send(subscribe).await {
@@ -86,9 +92,10 @@ impl Client {
             };
             silent_until = Instant::now() + SILENCE_LIMIT;
             match received {
-                Ok(Some(Received::Data(data))) => {
+                Ok(Some(Received::Data(data, cursor))) => {
                     self.errors.clear();
                     on_data(&data)?;
+                    *seen = cursor.or(seen.take());
                 }
                 Ok(Some(Received::Errors(errors))) => self.errors = errors,
                 Ok(Some(Received::Refused(errors))) => return Ok(protocol::after_errors(&errors)),
@@ -96,12 +103,13 @@ impl Client {
                     return Ok(End::Again("the service ended the subscription".to_owned()));
                 }
                 Ok(Some(Received::Completed)) => return Ok(protocol::after_errors(&self.errors)),
-                Ok(Some(Received::Ping)) => {
+                Ok(Some(Received::Ping(cursor))) => {
+                    *seen = cursor.or(seen.take());
                     if let Err(end) = self.send(protocol::pong()).await {
                         return Ok(end);
                     }
                 }
-                Ok(Some(Received::Pong | Received::Acknowledged) | None) => {}
+                Ok(Some(Received::Pong | Received::Acknowledged(_)) | None) => {}
                 Err(end) => return Ok(end),
             }
         }

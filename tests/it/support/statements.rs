@@ -62,6 +62,11 @@ impl Statements {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
+    /// All plans since the last call of this or of [`Self::take_plans`].
+    pub fn take_explained(&self) -> Vec<String> {
+        std::mem::take(&mut *self.plans.lock().unwrap())
+    }
+
     /// The plans since the last call, of the same statements; see [`say_plans`].
     pub fn take_plans(&self) -> Vec<String> {
         let mut taken = std::mem::take(&mut *self.plans.lock().unwrap());
