@@ -325,6 +325,8 @@ struct Service {
 
 impl Service {
     async fn start(database: &str) -> Self {
+        // what makes of a client of HTTP one of HTTPS, which the program does for itself
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // free for as long as it takes to start
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_incident-manager"))

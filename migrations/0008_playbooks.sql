@@ -171,17 +171,32 @@ begin atomic
   order by 4 limit 20;
 end;
 
+-- The same of several incidents. Its plan is made once for a session: to make it takes as long as to carry it out.
+create function incident_manager.related_incidents_of(incidents uuid[], sources text[])
+returns table (incident uuid, id uuid, reason text, score double precision, rank bigint)
+language plpgsql stable set search_path = pg_catalog, incident_manager, pg_temp set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select k.id, r.id, r.reason, r.score, r.rank
+    from unnest(incidents) k(id) cross join lateral incident_manager.related_incidents(k.id, related_incidents_of.sources) r;
+end $$;
+
 -- Lists: a filter's column, then the order's. Every index costs every writer, so: none that serves no filter of the
--- contract, and partial ones where most rows have nothing in the column. None for labels: a GIN index would make an
--- insert, and every update, cost half as much again; a list by label goes along its order's index.
+-- contract, and partial ones where most rows have nothing in the column. That of labels takes rows in by the hundred, and
+-- costs an insert with three labels a few microseconds of fifty.
 create index incident_source on incident_manager.incident (source, created_at, id);
 create index incident_type on incident_manager.incident (incident_type, created_at, id);
 create index incident_assigned on incident_manager.incident (assigned_to, created_at, id) where assigned_to is not null;
 create index incident_fingerprint on incident_manager.incident (fingerprint, created_at, id) where fingerprint is not null;
+create index incident_labels on incident_manager.incident using gin (labels jsonb_path_ops)
+  with (gin_pending_list_limit = 256) where labels <> '{}';
 create index alert_firing_received on incident_manager.alert (received_at, id) where firing;
 
 revoke all on function incident_manager.incident_attach_playbook(), incident_manager.playbook_detach(),
-  incident_manager.correlated_incidents(uuid, text[]), incident_manager.related_incidents(uuid, text[]) from public;
+  incident_manager.correlated_incidents(uuid, text[]), incident_manager.related_incidents(uuid, text[]),
+  incident_manager.related_incidents_of(uuid[], text[]) from public;
 -- A pure function that a constraint calls in the writer's name.
 revoke all on function incident_manager.are_playbook_steps(jsonb) from public;
 grant execute on function incident_manager.are_playbook_steps(jsonb) to public;

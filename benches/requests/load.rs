@@ -20,12 +20,12 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const CAUSES: u64 = 1000;
 
 const PAGE: &str = "query($before: DateTime) { incidents(first: 50, filter: { createdBefore: $before }) { nodes {
-    id title severity state source createdAt assignedTo labels
-    alerts(first: 5) { nodes { id title severity firing receivedAt } }
-    comments(first: 5) { nodes { id author body createdAt } }
-    timeline(first: 5) { nodes { updateType actor summary timestamp } }
+    id title severity state source createdAt
+    alerts(first: 3) { nodes { title severity firing receivedAt } }
+    comments(first: 3) { nodes { author body createdAt } }
+    timeline(first: 3) { nodes { updateType actor timestamp } }
     playbook { id name }
-    relatedIncidents { reason score incident { id title severity state } } } } }";
+    relatedIncidents { reason score incident { id title } } } } }";
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,7 @@ async fn bench(plan: &Plan) {
     let server = Server::ours(&url).await;
 
     println!(
-        "\nA page of 50 incidents with five alerts, comments, timeline, playbook and related incidents each, {READERS} clients"
+        "\nA page of 50 incidents, each with three alerts, comments, timeline, playbook and related incidents, {READERS} clients"
     );
     let pages = measure(plan, &server, READERS, Kind::Page).await;
     println!("  (p99 to be under 50 ms; {:.0} KB a page)", pages.bytes / 1024.0);

@@ -45,6 +45,8 @@ impl Server {
     /// Starts a command, and waits until what listens at the address is ready.
     pub async fn start(name: &'static str, address: SocketAddr, command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).spawn().unwrap();
+        // what makes of a client of HTTP one of HTTPS, which the program does for itself
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let server = Self { name, address, child };
         let ready = format!("http://{address}/health/ready");
         while !reqwest::get(&ready).await.is_ok_and(|response| response.status().is_success()) {

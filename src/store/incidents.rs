@@ -1,6 +1,6 @@
 //! Reading incidents.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
@@ -148,6 +148,7 @@ async fn fetch_by_id(lease: &mut Lease, ids: Vec<Uuid>) -> Result<HashMap<Incide
 }
 
 /// What a list holds.
+#[derive(Clone, Copy)]
 struct Visible<'a> {
     filter: &'a IncidentFilter,
     scope: &'a Scope,
@@ -188,8 +189,9 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, Visible { filter, scope }: &V
     if filter.active_only || all_active {
         query.push(" AND state NOT IN ('RESOLVED', 'CLOSED')");
     }
-    if let Some(labels) = &filter.labels {
-        query.push(" AND labels @> ").push_bind(sqlx::types::Json(labels.clone()));
+    if let Some(labels) = asked_labels(filter) {
+        // said as the partial index on labels says it
+        query.push(" AND labels <> '{}' AND labels @> ").push_bind(sqlx::types::Json(labels.clone()));
     }
     if let Some(after) = filter.created_after {
         query.push(" AND created_at > ").push_bind(after);
@@ -203,45 +205,111 @@ const COLUMNS: &str = "id, title, description, severity, state, incident_type, s
     acknowledged_at, resolved_at, closed_at, assigned_to, affected_resources, labels, metadata, resolution, root_cause, \
     fingerprint, version";
 
+/// All incidents have all of no labels.
+fn asked_labels(filter: &IncidentFilter) -> Option<&BTreeMap<String, String>> {
+    filter.labels.as_ref().filter(|labels| !labels.is_empty())
+}
+
+/// How many incidents of a list are looked through for labels before all that have them are looked up. A label that many
+/// have is found at once on the way, and to look up all of its incidents would take long; one that few have is the reverse.
+const LABEL_STRETCH: i64 = 10_000;
+
+/// How a list is gone through: from where, and which way.
+#[derive(Clone, Copy)]
+struct Walk {
+    order: IncidentOrder,
+    key: Option<Keyset>,
+    backward: bool,
+}
+
+impl Walk {
+    fn column(self) -> &'static str {
+        if self.order == IncidentOrder::UpdatedAtDesc { "updated_at" } else { "created_at" }
+    }
+
+    fn ascending(self) -> bool {
+        (self.order == IncidentOrder::CreatedAtAsc) != self.backward
+    }
+
+    fn by_severity(self) -> bool {
+        self.order == IncidentOrder::SeverityThenCreatedAt
+    }
+
+    fn push_order(self, query: &mut QueryBuilder<Postgres>, limit: i64) {
+        let severity = self.by_severity().then_some(self.backward);
+        push_order(query, severity, self.column(), self.ascending(), limit);
+    }
+}
+
 /// Looks for one row more than the page holds, in the order of the search: backward it is the list's, turned round.
-fn incidents_query(filter: &Visible<'_>, order: IncidentOrder, page: PageRequest) -> QueryBuilder<Postgres> {
+fn incidents_query(visible: &Visible<'_>, order: IncidentOrder, page: PageRequest) -> QueryBuilder<Postgres> {
     let (key, backward) = match page.seek {
         Seek::Forward(key) => (key, false),
         Seek::Backward(key) => (key, true),
     };
-    let ascending = matches!(order, IncidentOrder::CreatedAtAsc) != backward;
-    let limit = i64::from(page.size) + 1;
+    let (walk, limit) = (Walk { order, key, backward }, i64::from(page.size) + 1);
     let mut query = QueryBuilder::new("");
-    match order {
-        IncidentOrder::CreatedAtAsc | IncidentOrder::CreatedAtDesc | IncidentOrder::UpdatedAtDesc => {
-            let column = if order == IncidentOrder::UpdatedAtDesc { "updated_at" } else { "created_at" };
-            push_select(&mut query, filter);
-            push_after(&mut query, column, ascending, key);
-            push_order(&mut query, None, column, ascending, limit);
-        }
-        IncidentOrder::SeverityThenCreatedAt => {
-            let severity_order = Some(backward);
-            let Some(key) = key else {
-                push_select(&mut query, filter);
-                push_order(&mut query, severity_order, "created_at", ascending, limit);
-                return query;
-            };
-            // what is left of the key's severity, and the severities after it: each one stretch of the index
-            let severity = key.severity.as_str();
-            query.push("SELECT * FROM ((");
-            push_select(&mut query, filter);
-            query.push(" AND severity = ").push_bind(severity);
-            push_after(&mut query, "created_at", ascending, Some(key));
-            push_order(&mut query, None, "created_at", ascending, limit);
-            query.push(") UNION ALL (");
-            push_select(&mut query, filter);
-            query.push(if backward { " AND severity < " } else { " AND severity > " }).push_bind(severity);
-            push_order(&mut query, severity_order, "created_at", ascending, limit);
-            query.push(")) AS found");
-            push_order(&mut query, severity_order, "created_at", ascending, limit);
-        }
+    match asked_labels(visible.filter) {
+        None => push_walk(&mut query, visible, walk, limit),
+        Some(labels) => push_labelled(&mut query, visible, labels, walk, limit),
     }
     query
+}
+
+/// The first of a list, along its order's index.
+fn push_walk(query: &mut QueryBuilder<Postgres>, visible: &Visible<'_>, walk: Walk, limit: i64) {
+    let Some(key) = walk.key.filter(|_| walk.by_severity()) else {
+        push_select(query, visible);
+        push_after(query, walk.column(), walk.ascending(), walk.key);
+        walk.push_order(query, limit);
+        return;
+    };
+    // what is left of the key's severity, and the severities after it: each one stretch of the index
+    let severity = key.severity.as_str();
+    query.push("SELECT * FROM ((");
+    push_select(query, visible);
+    query.push(" AND severity = ").push_bind(severity);
+    push_after(query, "created_at", walk.ascending(), Some(key));
+    push_order(query, None, "created_at", walk.ascending(), limit);
+    query.push(") UNION ALL (");
+    push_select(query, visible);
+    query.push(if walk.backward { " AND severity < " } else { " AND severity > " }).push_bind(severity);
+    walk.push_order(query, limit);
+    query.push(")) AS found");
+    walk.push_order(query, limit);
+}
+
+/// The first of a list that have these labels: among the next in order, if they suffice, else of all that have them.
+fn push_labelled(
+    query: &mut QueryBuilder<Postgres>,
+    visible: &Visible<'_>,
+    labels: &BTreeMap<String, String>,
+    walk: Walk,
+    limit: i64,
+) {
+    let any = IncidentFilter { labels: None, ..visible.filter.clone() };
+    query.push("WITH near AS MATERIALIZED (SELECT * FROM (");
+    push_walk(query, &Visible { filter: &any, ..*visible }, walk, LABEL_STRETCH);
+    query.push(") AS stretch WHERE labels @> ").push_bind(sqlx::types::Json(labels.clone()));
+    walk.push_order(query, limit);
+    // planned for all of its rows, so that it does not go along the order's index too
+    query.push("), far AS MATERIALIZED (SELECT * FROM (");
+    push_select(query, visible);
+    match walk.key.filter(|_| walk.by_severity()) {
+        None => push_after(query, walk.column(), walk.ascending(), walk.key),
+        Some(key) => {
+            let severity = key.severity.as_str();
+            query.push(if walk.backward { " AND (severity < " } else { " AND (severity > " }).push_bind(severity);
+            query.push(" OR severity = ").push_bind(severity);
+            push_after(query, "created_at", walk.ascending(), Some(key));
+            query.push(")");
+        }
+    }
+    query.push(" OFFSET 0) AS matching WHERE (SELECT count(*) FROM near) < ").push_bind(limit);
+    walk.push_order(query, limit);
+    query.push(") SELECT * FROM (SELECT * FROM near WHERE (SELECT count(*) FROM near) >= ").push_bind(limit);
+    query.push(" UNION ALL SELECT * FROM far) AS found");
+    walk.push_order(query, limit);
 }
 
 fn push_select(query: &mut QueryBuilder<Postgres>, filter: &Visible<'_>) {

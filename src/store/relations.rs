@@ -63,15 +63,14 @@ async fn fetch_related(
     sources: Option<Vec<String>>,
 ) -> Result<Vec<RelatedRow>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT k.id AS "of!", r.reason AS "reason!", r.score AS "score!",
+        r#"SELECT r.incident AS "of!", r.reason AS "reason!", r.score AS "score!",
                   i.id, i.title, i.description, i.severity, i.state, i.incident_type, i.source, i.created_at,
                   i.updated_at, i.acknowledged_at, i.resolved_at, i.closed_at, i.assigned_to, i.affected_resources,
                   i.labels AS "labels: Document", i.metadata AS "metadata: Document", i.resolution, i.root_cause,
                   i.fingerprint, i.version
-           FROM unnest($1::uuid[]) k(id)
-           CROSS JOIN LATERAL incident_manager.related_incidents(k.id, $2) r
-           JOIN incident_manager.incident i ON i.id = r.id
-           ORDER BY k.id, r.rank"#,
+           FROM incident_manager.related_incidents_of($1, $2) r
+           CROSS JOIN LATERAL (SELECT * FROM incident_manager.incident WHERE id = r.id LIMIT 1) i
+           ORDER BY r.incident, r.rank"#,
         ids,
         sources.as_deref(),
     )

@@ -29,7 +29,10 @@ pub async fn write(tenancy: &Tenancy, document: &Document) {
 
 /// Sends what a call of curl sends.
 pub async fn curl(service: &Service, call: &str) -> Response {
-    let url = call.split_whitespace().find_map(|word| word.strip_prefix("http://127.0.0.1:8080")).expect(call);
+    let url = call
+        .split_whitespace()
+        .find_map(|word| word.trim_matches('\'').strip_prefix("http://127.0.0.1:8080"))
+        .expect(call);
     let quoted = |flag: &str| {
         let values = call.split(flag).skip(1).map(|rest| rest.trim_start().split('\'').nth(1).expect("a quoted value"));
         values.collect::<Vec<_>>()
@@ -139,6 +142,21 @@ async fn the_documents_calls_of_curl_are_answered() {
         }
     }
     assert!(calls > 0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_document_on_rest_has_every_route() {
+    let (_tenancy, service) = start().await;
+    let (_, described) = service.rest(reqwest::Method::GET, "/openapi.json", Value::Null).await;
+    let routes = described["paths"].as_object().unwrap().iter().flat_map(|(path, operations)| {
+        operations.as_object().unwrap().keys().map(move |method| format!("{} {path}", method.to_uppercase()))
+    });
+    let described: HashSet<String> = routes.filter(|route| route.contains("/v1/")).collect();
+    let rows = document::REST.text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let named: HashSet<String> =
+        rows.map(|(route, _)| route.to_owned()).filter(|route| route.contains("/v1/")).collect();
+    assert_eq!(named, described);
     service.stop().await;
 }
 

@@ -30,6 +30,7 @@ mod pagination;
 mod plans;
 mod playbooks;
 mod privileges;
+mod privileges_nested;
 mod random_documents;
 mod readme;
 mod refusals;

@@ -148,6 +148,7 @@ async fn filters_choose_and_count() {
         (json!({ "assignedTo": "ada" }), 2),
         (json!({ "activeOnly": true }), 24),
         (json!({ "activeOnly": false, "states": null }), 26),
+        (json!({ "labels": {} }), 26),
         (json!({ "labels": { "team": "llm" } }), 2),
         (json!({ "labels": { "team": "llm", "zone": "b" } }), 0),
         (json!({ "createdAfter": "2025-01-01T07:00:00Z", "createdBefore": "2025-01-02T00:00:00Z" }), 2),

@@ -90,6 +90,57 @@ async fn incidents_by_every_filter_in_every_order() {
 }
 
 #[tokio::test]
+async fn incidents_with_labels_that_few_have_are_looked_up() {
+    let (database, statements, service) = start().await;
+    database
+        .execute(
+            r#"set session_replication_role = replica;
+               update incident_manager.incident set labels = '{"rare": "yes", "more": ""}' where id in (
+                 select id from incident_manager.incident order by created_at limit 7);
+               set session_replication_role = origin"#,
+        )
+        .await;
+    for (order, by) in [
+        ("CREATED_AT_ASC", "created_at, id"),
+        ("CREATED_AT_DESC", "created_at desc, id desc"),
+        ("UPDATED_AT_DESC", "updated_at desc, id desc"),
+        ("SEVERITY_THEN_CREATED_AT", "severity, created_at desc, id desc"),
+    ] {
+        let expected: Vec<uuid::Uuid> = database
+            .scalar(&format!("select array_agg(id order by {by}) from incident_manager.incident where labels ? 'rare'"))
+            .await;
+        for (size, cursor, there, next) in
+            [("first", "after", "hasNextPage", "endCursor"), ("last", "before", "hasPreviousPage", "startCursor")]
+        {
+            let query = format!(
+                "query($cursor: String) {{ incidents(orderBy: {order}, filter: {{ labels: {{ rare: \"yes\" }} }}, {size}: 3, {cursor}: $cursor) {{
+                    nodes {{ id }} pageInfo {{ {there} {next} }} }} }}"
+            );
+            let (mut found, mut from) = (Vec::new(), Value::Null);
+            loop {
+                let shown = plans(&statements, &service, &query, json!({ "cursor": from })).await;
+                // where little of the list is left, that is gone through
+                let looked_up = shown.iter().any(|plan| plan.contains("incident_labels"));
+                assert!(looked_up || !from.is_null(), "{order}: {shown:#?}");
+                let page = service.data(&query, json!({ "cursor": from })).await["incidents"].take();
+                let nodes = page["nodes"].as_array().unwrap().iter().map(|node| node["id"].clone());
+                if size == "first" {
+                    found.extend(nodes);
+                } else {
+                    found.splice(0..0, nodes).for_each(drop);
+                }
+                if page["pageInfo"][there] == json!(false) {
+                    break;
+                }
+                from = page["pageInfo"][next].clone();
+            }
+            assert_eq!(json!(found), json!(expected), "{order} by {size}");
+        }
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_page_by_its_order_alone_sorts_nothing() {
     let (_database, statements, service) = start().await;
     for order in ["CREATED_AT_ASC", "CREATED_AT_DESC", "UPDATED_AT_DESC", "SEVERITY_THEN_CREATED_AT"] {

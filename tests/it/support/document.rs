@@ -26,6 +26,7 @@ documents! {
     DIRECT_WRITERS = "docs/direct-writers.md";
     GRAPHQL = "docs/graphql.md";
     SECURITY = "docs/security.md";
+    REST = "docs/rest.md";
 }
 
 /// The first line of a block of statements, one a line, that the database is to refuse.
