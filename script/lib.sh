@@ -79,6 +79,17 @@ need_tools() {
   done
 }
 
+# Makes sure of PgBouncer where that needs nobody's password; without it, what is proven with it is not shown, and says so.
+need_pooler() {
+  if command -v pgbouncer >/dev/null || [[ -x /usr/sbin/pgbouncer ]] || ! command -v apt-get >/dev/null; then return 0; fi
+  if ! is_root && ! sudo -n true 2>/dev/null; then return 0; fi
+  install_packages pgbouncer
+  # The package starts a pooler of its own, which nothing here uses.
+  if [[ -d /run/systemd/system ]]; then
+    if is_root; then systemctl disable --quiet --now pgbouncer; else sudo -n systemctl disable --quiet --now pgbouncer; fi
+  fi
+}
+
 # Runs a program as whom PostgreSQL may run: as root that is user postgres.
 as_server_user() {
   if is_root; then
