@@ -32,12 +32,15 @@ impl From<StoreError> for NotRead {
     }
 }
 
+/// What the log is, or why nobody knows; whoever asks at the same time gets the same.
+type Newest = Result<Arc<LogState>, Arc<StoreError>>;
+
 /// Reads the log backwards from where the hub is.
 pub struct History {
     store: Store,
     hub: Arc<Hub>,
     /// What the log was when it was last asked, and when that was.
-    newest: Mutex<Option<(Instant, Arc<LogState>)>>,
+    newest: Mutex<Option<(Instant, Newest)>>,
 }
 
 impl History {
@@ -152,15 +155,21 @@ impl History {
     }
 
     /// The log as it is after a call of the sequencer that began after this was asked. Who asks at the same time shares it.
-    pub async fn newest(&self) -> Result<Arc<LogState>, Arc<StoreError>> {
+    pub async fn newest(&self) -> Newest {
         let asked = Instant::now();
         let mut newest = self.newest.lock().await;
         if let Some((began, log)) = &*newest
             && *began >= asked
         {
-            return Ok(Arc::clone(log));
+            return log.clone();
         }
         let began = Instant::now();
+        let log = self.sequence_and_read().await.map(Arc::new).map_err(Arc::new);
+        *newest = Some((began, log.clone()));
+        log
+    }
+
+    async fn sequence_and_read(&self) -> Result<LogState, StoreError> {
         loop {
             let called = self.store.sequence_events(None).await?;
             if called.head.is_some() && !called.more {
@@ -170,8 +179,6 @@ impl History {
                 sleep(SEQUENCER_RETRY).await;
             }
         }
-        let log = Arc::new(self.store.log_state().await?);
-        *newest = Some((began, Arc::clone(&log)));
-        Ok(log)
+        self.store.log_state().await
     }
 }
