@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::support::access::{start_required, token};
 use crate::support::statements::Statements;
-use crate::support::{Service, Socket, TestDatabase, eventually};
+use crate::support::{PATIENCE, Service, Socket, TestDatabase, eventually};
 
 const SOURCES: [&str; 5] = ["s0", "s1", "s2", "s3", "s4"];
 
@@ -327,6 +327,34 @@ async fn nothing_outside_a_scope_is_heard_live_or_replayed_and_everything_inside
 async fn logged(database: &TestDatabase) -> bool {
     let comments = "select count(*) from incident_manager.timeline where update_type = 'COMMENT_ADDED'";
     database.scalar::<i64>(comments).await == database.count("comment").await
+}
+
+#[tokio::test]
+async fn an_event_stream_brings_nothing_outside_and_ends_for_who_may_not_subscribe() {
+    const QUERY: &str = "subscription { newIncidents { title } }";
+    let database = TestDatabase::new().await;
+    let service = start_required(&database.database_url(), &[]).await;
+    let stream = async |bearer: &str| {
+        let request = reqwest::Client::new().post(service.url("/graphql/stream")).bearer_auth(bearer);
+        let request = request.header("accept", "text/event-stream").json(&json!({ "query": QUERY }));
+        request.send().await.unwrap()
+    };
+    let refused = stream(&token(json!({ "permissions": ["incidents.read"] }))).await.text().await.unwrap();
+    assert!(refused.contains("\"code\":\"FORBIDDEN\"") && refused.contains("event: complete"), "{refused}");
+
+    let mut stream = stream(&within("mei", &["s0"])).await;
+    for (title, source) in [("outside", "s1"), ("inside", "s0")] {
+        let insert = "insert into incident_manager.incident (title, severity, source)";
+        database.execute(&format!("{insert} values ('{title}', 'P3', '{source}')")).await;
+    }
+    let mut heard = String::new();
+    while !heard.contains("data: {") {
+        let chunk = tokio::time::timeout(PATIENCE, stream.chunk()).await.expect("an event in time").unwrap();
+        heard += std::str::from_utf8(&chunk.expect("the stream goes on")).unwrap();
+    }
+    assert!(heard.contains("inside") && !heard.contains("outside"), "{heard}");
+    drop(stream);
+    service.stop().await;
 }
 
 #[tokio::test]
