@@ -14,7 +14,7 @@ mod observe;
 mod problem;
 mod rest;
 mod serve;
-mod session;
+pub mod session;
 mod socket;
 mod sse;
 mod tls;

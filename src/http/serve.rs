@@ -93,7 +93,11 @@ pub async fn serve(transport: Transport, app: Router, lifecycle: Lifecycle, clos
     let places = Arc::new(Semaphore::new(sockets.all));
     let shared = Arc::new(Shared { write_timeout: bounds.write_timeout, lifecycle: lifecycle.clone() });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(bounds.read_timeout).max_buf_size(BUFFER_BYTES);
+    // for a WebSocket's handshake, which answers in the client's case
+    http.preserve_header_case(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.read_timeout)
+        .max_buf_size(BUFFER_BYTES);
     let http = Http { builder: http, app, proxies, handshake_timeout: bounds.read_timeout };
     while let Some((place, stream, peer)) = closing.run_until_cancelled(next(&listener, &places)).await {
         let socket = Socket::new(stream, peer, Arc::clone(&shared), place);

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -19,6 +21,10 @@ use crate::lifecycle::Lifecycle;
 
 /// How long a client may take to close, once we have.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that the system takes from us beyond those that it may send now: what it would let wait for a client that reads
+/// slowly, megabytes otherwise, would stand before each ping. It does not bound what is on its way.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 64 << 10;
 /// Bytes of a client that are read at a time, to be thrown away.
 const DISCARD_BYTES: usize = 8 << 10;
 
@@ -75,13 +81,14 @@ impl Socket {
     }
 }
 
-/// Sends what is written at once, and has the system find out about a client that acknowledges nothing.
+/// Sends what is written at once, has the system find out about a client that acknowledges nothing, and bounds what it keeps.
 fn tune(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     {
         let milliseconds = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX);
         rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds)?;
+        SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     }
     #[cfg(not(target_os = "linux"))]
     let _ = write_timeout;

@@ -137,28 +137,3 @@ async fn operations_of_a_connection_have_a_limit_that_is_told() {
     socket.subscribe("4", "subscription { newIncidents { id } }", json!({})).await;
     service.stop().await;
 }
-
-#[tokio::test]
-async fn a_message_that_is_too_big_ends_its_connection_alone() {
-    let (database, service) = start_with(&[]).await;
-    let mut other = service.subscribe("subscription { newIncidents { title } }").await;
-    for bytes in [(256 << 10) + 1, 1 << 20] {
-        let mut socket = service.socket().await;
-        assert_eq!(socket.close_code_after(&"x".repeat(bytes)).await, Some(1009), "{bytes}");
-    }
-    database.execute("insert into incident_manager.incident (title, severity, source) values ('t', 'P3', 's')").await;
-    assert_eq!(other.next("newIncidents").await["title"], "t");
-    service.stop().await;
-}
-
-#[tokio::test]
-async fn completes_of_unknown_ids_are_read_and_forgotten() {
-    let (_database, service) = start_with(&["--max-messages-per-second", "1000000"]).await;
-    let mut socket = service.socket().await;
-    for number in 0..100_000 {
-        socket.send(json!({ "id": number.to_string(), "type": "complete" })).await;
-    }
-    socket.send(json!({ "type": "ping" })).await;
-    assert_eq!(socket.receive().await.expect("the connection is open")["type"], "pong");
-    service.stop().await;
-}

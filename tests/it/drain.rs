@@ -1,69 +1,15 @@
 //! The end of a process that clients are connected to.
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::{Socket, TestDatabase, eventually};
+use crate::support::{Process, Socket, TestDatabase, eventually};
 
 const HEAR: &str = "subscription { newIncidents { title } }";
 const ACKNOWLEDGE: &str = "mutation($id: UUID!) { acknowledgeIncident(id: $id) { state } }";
-
-/// The binary, serving a database.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Process {
-    async fn start(database: &TestDatabase, flags: &[&str]) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_incident-manager"))
-            .args(["serve", "--listen", &address.to_string(), "--log", "warn", "--auth", "off"])
-            .args(flags)
-            .env_clear()
-            .env("DATABASE_URL", database.url())
-            .spawn()
-            .unwrap();
-        let process = Self { child, address };
-        eventually("the process is ready", || async { process.readiness().await == Some(200) }).await;
-        process
-    }
-
-    /// The status of its readiness; `None` while it takes no connection.
-    async fn readiness(&self) -> Option<u16> {
-        let response = reqwest::get(format!("http://{}/health/ready", self.address)).await.ok()?;
-        Some(response.status().as_u16())
-    }
-
-    fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-    }
-
-    async fn end(mut self) -> ExitStatus {
-        let ended = std::cell::Cell::new(None);
-        let child = std::cell::RefCell::new(&mut self.child);
-        eventually("the process ends", || async {
-            ended.set(child.borrow_mut().try_wait().unwrap());
-            ended.get().is_some()
-        })
-        .await;
-        ended.get().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 async fn insert(database: &TestDatabase, title: &str) -> uuid::Uuid {
     database

@@ -1,5 +1,6 @@
 //! Black box: real sockets, a real PostgreSQL.
 
+mod abuse;
 mod alert_races;
 mod alert_rules;
 mod attacks;
@@ -14,6 +15,7 @@ mod drain;
 mod embedded;
 mod faults;
 mod filters;
+mod frames;
 mod health;
 mod http;
 mod limits;

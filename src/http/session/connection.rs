@@ -3,33 +3,34 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_graphql::Request;
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::end::{End, end_of};
 use super::identity::{Identity, Turn};
 use super::operation::{Operation, Running};
 use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
+use super::websocket::WebSocket;
 use crate::auth::Invalid;
 use crate::config::SessionConfig;
 use crate::graphql::{Code, OperationType, is_request_error};
 use crate::http::authenticate;
 use crate::live::{Frame, Live, errors_json, response_json};
 
-/// Results that one operation may queue before the connection's others get their turn.
-const TURN: usize = 64;
-/// Answers that may wait for a client to read them before no more of its messages are read.
-const MAX_WAITING_ANSWERS: usize = 16;
+/// Results that one operation may queue before the others of its connection get their turn. In a burst this is what is
+/// queued for each client, and the allocator keeps that much.
+const TURN: usize = 32;
+/// Bytes of answers that may wait for a client, beside results, before no more of its messages are read.
+const MAX_WAITING_ANSWERS: usize = 4 << 10;
 /// Messages that are read before results get their turn.
 const READ_TURN: usize = 16;
 /// How long a client may take to answer a close frame.
-const CLOSE_GRACE: Duration = Duration::from_secs(1);
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 pub struct Connection {
     socket: WebSocket,
@@ -40,11 +41,8 @@ pub struct Connection {
     operations: Vec<Operation>,
     /// Which operation is asked first; moves on, so that none starves.
     turn: usize,
-    /// Answers that go before results.
-    answers: Vec<String>,
-    /// Bytes that the socket has taken since it was last flushed to the end.
-    queued: usize,
-    flush: Flush,
+    /// The client has to read before more can be written.
+    blocked: bool,
     pace: Pace,
     /// Until when nothing more is read of a client that sends too fast.
     pause: Option<Pin<Box<Sleep>>>,
@@ -52,16 +50,6 @@ pub struct Connection {
     draining: bool,
     heard: bool,
     timer: Pin<Box<Sleep>>,
-    frames: Vec<Frame>,
-}
-
-/// How far what the socket has taken is on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flush {
-    Done,
-    Wanted,
-    /// The client has to read before it can end.
-    Blocked,
 }
 
 impl Connection {
@@ -77,15 +65,12 @@ impl Connection {
             protocol: Protocol::default(),
             operations: Vec::new(),
             turn: 0,
-            answers: Vec::new(),
-            queued: 0,
-            flush: Flush::Done,
+            blocked: false,
             pace,
             pause: None,
             draining: false,
             heard: false,
             timer,
-            frames: Vec::new(),
         }
     }
 
@@ -100,31 +85,13 @@ impl Connection {
                 poll_fn(|context| self.poll(context)).await
             }
         };
-        self.operations.clear();
-        if let End::Close(close) = end {
-            // a client that does not answer is left
-            let _ = timeout(CLOSE_GRACE, self.close(close)).await;
-        }
-    }
-
-    async fn close(&mut self, close: Close) -> Result<(), axum::Error> {
-        let frame = CloseFrame { code: close.code, reason: close.reason.into() };
-        let mut message = Some(Message::Close(Some(frame)));
-        poll_fn(|context| {
-            ready!(Pin::new(&mut self.socket).poll_ready(context))?;
-            if let Some(message) = message.take() {
-                Pin::new(&mut self.socket).start_send(message)?;
-            }
-            Pin::new(&mut self.socket).poll_flush(context)
-        })
-        .await?;
-        // what the client has sent is read, or its network stack would throw the close frame away with the connection
-        poll_fn(|context| {
-            while let Some(Ok(_)) = ready!(Pin::new(&mut self.socket).poll_next(context)) {}
-            Poll::Ready(())
-        })
-        .await;
-        Ok(())
+        self.operations = Vec::new();
+        // a client that does not take it is left
+        let _ = match end {
+            End::Close(close) => timeout(CLOSE_GRACE, self.socket.close(close)).await,
+            End::Closed => timeout(CLOSE_GRACE, self.socket.flush()).await,
+            End::Gone => return,
+        };
     }
 
     /// Forgets the subscriptions, without a word: a client that hears of a restart subscribes anew.
@@ -146,7 +113,7 @@ impl Connection {
                 Err(end) => return Poll::Ready(end),
             };
             if self.draining {
-                let done = self.operations.is_empty() && self.flush == Flush::Done;
+                let done = self.operations.is_empty() && !self.socket.wants_flush();
                 return if done { Poll::Ready(End::Close(Close::restart())) } else { Poll::Pending };
             }
             let read = match self.poll_read(context) {
@@ -166,16 +133,17 @@ impl Connection {
             if let Some(close) = self.protocol.init_timed_out() {
                 return Poll::Ready(End::Close(close));
             }
-            // one that drains reads nothing
-            if !std::mem::take(&mut self.heard) && !self.draining {
+            // one that drains reads nothing, and who has to read before it can be asked anything has the time of a write
+            if !std::mem::take(&mut self.heard) && !self.draining && !self.blocked {
                 return Poll::Ready(End::Close(Close::silent()));
             }
-            let moved = self.operations.iter_mut().filter_map(|operation| match &mut operation.running {
-                Running::Subscription(subscriber) => Some((&*operation.id, subscriber.bookmark()?.encode())),
-                Running::Opening(_) | Running::Execution(_) => None,
-            });
-            let ping = protocol::ping(moved);
-            self.answers.push(ping);
+            if !self.blocked {
+                let moved = self.operations.iter_mut().filter_map(|operation| match &mut operation.running {
+                    Running::Subscription(subscriber) => Some((&*operation.id, subscriber.bookmark()?.encode())),
+                    Running::Opening(_) | Running::Execution(_) => None,
+                });
+                self.socket.text(|text| protocol::ping(text, moved));
+            }
             self.timer.as_mut().reset(now + self.config.ping_interval);
         }
         Poll::Pending
@@ -186,13 +154,13 @@ impl Connection {
         while let Poll::Ready(turn) = self.identity.poll(context) {
             match turn {
                 Turn::Admitted => {
-                    let acknowledgement = self.protocol.acknowledge(self.live.cursor().as_deref());
-                    self.answers.push(acknowledgement);
+                    let cursor = self.live.cursor();
+                    self.socket.text(|text| self.protocol.acknowledge(text, cursor.as_deref()));
                     self.timer.as_mut().reset(Instant::now() + self.config.ping_interval);
                 }
-                Turn::Refreshed => self.answers.push(protocol::pong()),
+                Turn::Refreshed => self.socket.text(protocol::pong),
                 Turn::Out(why, close) => {
-                    self.tell_operations(why)?;
+                    self.tell_operations(why);
                     return Err(End::Close(close));
                 }
             }
@@ -200,20 +168,20 @@ impl Connection {
         Ok(())
     }
 
-    fn tell_operations(&mut self, why: Option<Invalid>) -> Result<(), End> {
-        let Some(why) = why else { return Ok(()) };
+    fn tell_operations(&mut self, why: Option<Invalid>) {
+        let Some(why) = why else { return };
         let errors = errors_json(&self.live.gateway().refuse(authenticate::ended(why)).errors);
         for operation in std::mem::take(&mut self.operations) {
-            self.send(protocol::error(&operation.id, &errors))?;
+            self.socket.text(|text| protocol::error(text, &operation.id, &errors));
         }
-        Ok(())
     }
 
     /// Reads what there is, for one turn. True: something was read, and what it began has to be looked at.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut read = false;
         for _ in 0..READ_TURN {
-            if self.answers.len() >= MAX_WAITING_ANSWERS || self.identity.is_refreshing() {
+            let waiting = self.config.max_queued_bytes.saturating_add(MAX_WAITING_ANSWERS);
+            if self.socket.queued() >= waiting || self.identity.is_refreshing() {
                 return Ok(read);
             }
             if let Some(pause) = &mut self.pause {
@@ -222,11 +190,10 @@ impl Connection {
                 }
                 self.pause = None;
             }
-            let message = match Pin::new(&mut self.socket).poll_next(context) {
+            let message = match self.socket.poll_read(context) {
                 Poll::Pending => return Ok(read),
-                Poll::Ready(None) => return Err(End::Gone),
-                Poll::Ready(Some(Err(error))) => return Err(end_of(error)),
-                Poll::Ready(Some(Ok(message))) => message,
+                Poll::Ready(Err(error)) => return Err(end_of(&error)),
+                Poll::Ready(Ok(message)) => message,
             };
             read = true;
             self.heard = true;
@@ -237,10 +204,9 @@ impl Connection {
                     self.act(action)?;
                 }
                 Message::Binary(_) => return Err(End::Close(Protocol::binary())),
-                // the library has put its answer into the socket's buffer
-                Message::Ping(_) => self.flush_next(),
-                Message::Pong(_) => {}
-                Message::Close(_) => return Err(End::Gone),
+                // answered, and nothing else of us; the last is not read from sockets
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                Message::Close(_) => return Err(End::Closed),
             }
         }
         Ok(read)
@@ -249,7 +215,7 @@ impl Connection {
     fn act(&mut self, action: Action) -> Result<(), End> {
         match action {
             Action::Nothing => {}
-            Action::Pong => self.answers.push(protocol::pong()),
+            Action::Pong => self.socket.text(protocol::pong),
             Action::Initialise(bearer) => self.identity.initialise(bearer),
             Action::Refresh(bearer) => self.identity.refresh(bearer),
             Action::Start(id, request) => self.start(id, *request),
@@ -268,7 +234,7 @@ impl Connection {
                 error.extensions.get_or_insert_default().set("limit", limit);
             }
             self.protocol.ended(&id);
-            self.answers.push(protocol::error(&id, &errors_json(&refused.errors)));
+            self.socket.text(|text| protocol::error(text, &id, &errors_json(&refused.errors)));
             return;
         }
         // the protocol starts nothing on a connection that is not acknowledged
@@ -279,6 +245,8 @@ impl Connection {
         } else {
             Running::Execution(Box::pin(async move { live.gateway().execute(request, viewer).await }))
         };
+        // most have one
+        self.operations.reserve_exact(1);
         self.operations.push(Operation { id, running });
     }
 
@@ -286,55 +254,35 @@ impl Connection {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut wrote = false;
         loop {
-            if self.flush != Flush::Done {
-                match Pin::new(&mut self.socket).poll_flush(context) {
-                    Poll::Pending => {
-                        self.flush = Flush::Blocked;
-                        return Ok(wrote);
-                    }
-                    Poll::Ready(Err(_)) => return Err(End::Gone),
-                    Poll::Ready(Ok(())) => {
-                        // a client that reads is there, though its answers are behind what it still has to read
-                        self.heard |= self.flush == Flush::Blocked;
-                        self.flush = Flush::Done;
-                        self.queued = 0;
-                        wrote = true;
-                    }
-                }
+            if !self.blocked {
+                self.pull(context);
             }
-            for answer in std::mem::take(&mut self.answers) {
-                self.send(answer)?;
-            }
-            self.pull(context)?;
-            if self.queued == 0 {
+            if !self.socket.wants_flush() {
                 return Ok(wrote);
             }
-            self.flush_next();
+            let queued = self.socket.queued();
+            let flushed = self.socket.poll_flush(context).map_err(|_| End::Gone)?;
+            // a client that reads is there, though its answers are behind what it still has to read
+            self.heard |= self.blocked && self.socket.queued() < queued;
+            self.blocked = flushed.is_pending();
+            if self.blocked {
+                return Ok(wrote);
+            }
+            wrote = true;
         }
     }
 
-    /// Has the next turn of writing begin with a flush, if it would not anyway.
-    fn flush_next(&mut self) {
-        if self.flush == Flush::Done {
-            self.flush = Flush::Wanted;
-        }
-    }
-
-    fn send(&mut self, text: String) -> Result<(), End> {
-        self.queued += text.len();
-        Pin::new(&mut self.socket).start_send(Message::Text(text.into())).map_err(|_| End::Gone)
-    }
-
-    /// Asks every operation for what it has, as long as the flush has room.
-    fn pull(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+    /// Asks every operation for what it has, as long as there is room for it.
+    fn pull(&mut self, context: &mut Context<'_>) {
         let count = self.operations.len();
-        let mut ended = Vec::new();
+        let (mut ended, mut frames) = (Vec::new(), Vec::new());
         for offset in 0..count {
-            if self.queued >= self.config.max_queued_bytes {
+            let room = self.config.max_queued_bytes.saturating_sub(self.socket.queued());
+            if room == 0 {
                 break;
             }
             let at = (self.turn + offset) % count;
-            if self.pull_one(at, context)? {
+            if self.pull_one(at, room, &mut frames, context) {
                 ended.push(Arc::clone(&self.operations[at].id));
             }
         }
@@ -343,48 +291,44 @@ impl Connection {
             self.operations.retain(|operation| operation.id != id);
             self.protocol.ended(&id);
         }
-        Ok(())
     }
 
     /// Pulls from one operation. True: it has ended.
-    fn pull_one(&mut self, at: usize, context: &mut Context<'_>) -> Result<bool, End> {
+    fn pull_one(&mut self, at: usize, room: usize, frames: &mut Vec<Frame>, context: &mut Context<'_>) -> bool {
         let Operation { id, running } = &mut self.operations[at];
-        let id = Arc::clone(id);
         if let Running::Opening(opening) = running {
             match opening.as_mut().poll(context) {
-                Poll::Pending => return Ok(false),
+                Poll::Pending => return false,
                 Poll::Ready(Ok(subscriber)) => *running = Running::Subscription(subscriber),
                 Poll::Ready(Err(refused)) => {
-                    self.send(protocol::error(&id, &errors_json(&refused.errors)))?;
-                    return Ok(true);
+                    self.socket.text(|text| protocol::error(text, id, &errors_json(&refused.errors)));
+                    return true;
                 }
             }
         }
         match running {
-            Running::Opening(_) => Ok(false),
+            Running::Opening(_) => false,
             Running::Execution(execution) => {
-                let Poll::Ready(response) = execution.as_mut().poll(context) else { return Ok(false) };
+                let Poll::Ready(response) = execution.as_mut().poll(context) else { return false };
                 if is_request_error(&response) {
-                    self.send(protocol::error(&id, &errors_json(&response.errors)))?;
+                    self.socket.text(|text| protocol::error(text, id, &errors_json(&response.errors)));
                 } else {
-                    self.send(protocol::next(&id, &response_json(&response)))?;
-                    self.send(protocol::complete(&id))?;
+                    self.socket.text(|text| protocol::next(text, id, &response_json(&response)));
+                    self.socket.text(|text| protocol::complete(text, id));
                 }
-                Ok(true)
+                true
             }
             Running::Subscription(subscriber) => {
-                let mut frames = std::mem::take(&mut self.frames);
-                let room = self.config.max_queued_bytes.saturating_sub(self.queued);
-                let taken = subscriber.poll_take(context, TURN, room, &mut frames);
+                let taken = subscriber.poll_take(context, TURN, room, frames);
+                self.socket.reserve(frames.iter().map(|frame| protocol::next_bytes(id, &frame.payload)).sum());
                 for frame in frames.drain(..) {
-                    self.send(protocol::next(&id, &frame.payload))?;
+                    self.socket.text(|text| protocol::next(text, id, &frame.payload));
                 }
-                self.frames = frames;
                 match taken {
-                    Poll::Pending | Poll::Ready(Ok(())) => Ok(false),
+                    Poll::Pending | Poll::Ready(Ok(())) => false,
                     Poll::Ready(Err(ended)) => {
-                        self.send(protocol::error(&id, &ended.0))?;
-                        Ok(true)
+                        self.socket.text(|text| protocol::error(text, id, &ended.0));
+                        true
                     }
                 }
             }

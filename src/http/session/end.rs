@@ -1,6 +1,7 @@
 //! How a connection ends.
 
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::protocol::Close;
 
@@ -15,21 +16,20 @@ mod code {
 pub enum End {
     /// By us, with a close frame.
     Close(Close),
-    /// By the client, or its network.
+    /// By the client, with a close frame, which has been answered.
+    Closed,
+    /// By the client without one, or by its network.
     Gone,
 }
 
 /// Tells what the client did wrong from a connection that broke.
-pub fn end_of(error: axum::Error) -> End {
-    let error = error.into_inner();
-    let (code, reason) = match error.downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => (code::MESSAGE_TOO_BIG, "Message too big"),
-        Some(tungstenite::Error::Utf8(_)) => (code::INVALID_PAYLOAD, "Invalid UTF-8"),
-        Some(tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) | None => {
-            return End::Gone;
-        }
-        Some(tungstenite::Error::Protocol(_)) => (code::PROTOCOL_ERROR, "Protocol error"),
-        Some(_) => return End::Gone,
+pub fn end_of(error: &Error) -> End {
+    let (code, reason) = match error {
+        Error::Capacity(_) => (code::MESSAGE_TOO_BIG, "Message too big"),
+        Error::Utf8(_) => (code::INVALID_PAYLOAD, "Invalid UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
+        Error::Protocol(_) => (code::PROTOCOL_ERROR, "Protocol error"),
+        _ => return End::Gone,
     };
     End::Close(Close { code, reason: reason.to_owned() })
 }

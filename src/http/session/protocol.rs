@@ -57,6 +57,11 @@ impl Close {
         Self::new(1013, "Try again later")
     }
 
+    /// The client offers no subprotocol of ours.
+    pub fn subprotocol() -> Self {
+        Self::new(4406, "Subprotocol not acceptable")
+    }
+
     /// Nothing was heard of the client for too long.
     pub fn silent() -> Self {
         Self::new(4499, "Nothing was heard of the client")
@@ -119,13 +124,21 @@ impl Protocol {
         (self.phase != Phase::Acknowledged).then(|| Close::new(4408, "Connection initialisation timeout"))
     }
 
-    /// The connection is admitted: the text of `connection_ack`.
-    pub fn acknowledge(&mut self, cursor: Option<&str>) -> String {
+    /// The connection is admitted: appends `connection_ack`.
+    pub fn acknowledge(&mut self, text: &mut Vec<u8>, cursor: Option<&str>) {
         self.phase = Phase::Acknowledged;
-        match cursor {
-            Some(cursor) => format!(r#"{{"type":"connection_ack","payload":{{"cursor":"{cursor}"}}}}"#),
-            None => r#"{"type":"connection_ack"}"#.to_owned(),
+        text.extend_from_slice(br#"{"type":"connection_ack""#);
+        if let Some(cursor) = cursor {
+            text.extend_from_slice(br#","payload":{"cursor":""#);
+            text.extend_from_slice(cursor.as_bytes());
+            text.extend_from_slice(br#""}"#);
         }
+        text.push(b'}');
+    }
+
+    /// How many operations are active.
+    pub fn active(&self) -> usize {
+        self.active.len()
     }
 
     /// An operation has ended of itself; its id may be used again.
@@ -249,67 +262,66 @@ fn request(mut operation: Map<String, Value>) -> Result<Request, String> {
     }
 }
 
-/// A server's `next`, with a result.
-pub fn next(id: &str, payload: &[u8]) -> String {
-    carrying("next", id, payload)
+/// Appends a server's `next`, with a result.
+pub fn next(text: &mut Vec<u8>, id: &str, payload: &[u8]) {
+    carrying(text, "next", id, payload);
 }
 
-/// A server's `error`, with a list of errors.
-pub fn error(id: &str, errors: &[u8]) -> String {
-    carrying("error", id, errors)
+/// About as many bytes as a `next` and its frame take.
+pub fn next_bytes(id: &str, payload: &[u8]) -> usize {
+    40 + id.len() + payload.len()
+}
+
+/// Appends a server's `error`, with a list of errors.
+pub fn error(text: &mut Vec<u8>, id: &str, errors: &[u8]) {
+    carrying(text, "error", id, errors);
 }
 
 /// A message that carries something under an operation's id.
-fn carrying(kind: &str, id: &str, payload: &[u8]) -> String {
-    let mut text = String::with_capacity(40 + id.len() + payload.len());
-    text.push_str(r#"{"id":"#);
-    push_json_string(&mut text, id);
-    text.push_str(r#","type":""#);
-    text.push_str(kind);
-    text.push_str(r#"","payload":"#);
-    // JSON that was written here is UTF-8
-    text.push_str(std::str::from_utf8(payload).unwrap_or("null"));
-    text.push('}');
-    text
+fn carrying(text: &mut Vec<u8>, kind: &str, id: &str, payload: &[u8]) {
+    text.extend_from_slice(br#"{"id":"#);
+    push_json_string(text, id);
+    text.extend_from_slice(br#","type":""#);
+    text.extend_from_slice(kind.as_bytes());
+    text.extend_from_slice(br#"","payload":"#);
+    text.extend_from_slice(payload);
+    text.push(b'}');
 }
 
-/// A server's `pong`.
-pub fn pong() -> String {
-    r#"{"type":"pong"}"#.to_owned()
+/// Appends a server's `complete`.
+pub fn complete(text: &mut Vec<u8>, id: &str) {
+    text.extend_from_slice(br#"{"id":"#);
+    push_json_string(text, id);
+    text.extend_from_slice(br#","type":"complete"}"#);
 }
 
-/// A server's `complete`.
-pub fn complete(id: &str) -> String {
-    let mut text = String::with_capacity(40 + id.len());
-    text.push_str(r#"{"id":"#);
-    push_json_string(&mut text, id);
-    text.push_str(r#","type":"complete"}"#);
-    text
+/// Appends a `pong`; what a client's ping has brought does not go back.
+pub fn pong(text: &mut Vec<u8>) {
+    text.extend_from_slice(br#"{"type":"pong"}"#);
 }
 
-/// A server's `ping`, with the cursors of operations that have moved on without a result.
-pub fn ping<'c>(cursors: impl Iterator<Item = (&'c str, String)>) -> String {
-    let mut text = String::from(r#"{"type":"ping""#);
+/// Appends a server's `ping`, with the cursors of operations that have moved on without a result.
+pub fn ping<'c>(text: &mut Vec<u8>, cursors: impl Iterator<Item = (&'c str, String)>) {
+    text.extend_from_slice(br#"{"type":"ping""#);
     let mut any = false;
     for (id, cursor) in cursors {
-        text.push_str(if any { "," } else { r#","payload":{"cursors":{"# });
+        text.extend_from_slice(if any { b"," } else { br#","payload":{"cursors":{"# });
         any = true;
-        push_json_string(&mut text, id);
-        text.push_str(":\"");
-        text.push_str(&cursor);
-        text.push('"');
+        push_json_string(text, id);
+        text.extend_from_slice(b":\"");
+        text.extend_from_slice(cursor.as_bytes());
+        text.push(b'"');
     }
-    text.push_str(if any { "}}}" } else { "}" });
-    text
+    text.extend_from_slice(if any { b"}}}" } else { b"}" });
 }
 
 /// An id as JSON; ids that need no escape, nearly all, are copied.
-fn push_json_string(text: &mut String, value: &str) {
+fn push_json_string(text: &mut Vec<u8>, value: &str) {
     if value.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        text.push('"');
-        text.push_str(value);
-        text.push('"');
+        text.push(b'"');
+        text.extend_from_slice(value.as_bytes());
+        text.push(b'"');
     } else {
-        text.push_str(&Value::String(value.to_owned()).to_string());
+        text.extend_from_slice(Value::String(value.to_owned()).to_string().as_bytes());
     }
 }

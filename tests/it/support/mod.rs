@@ -5,7 +5,9 @@ pub mod database;
 pub mod document;
 pub mod heard;
 pub mod log;
+pub mod process;
 pub mod random;
+pub mod raw;
 pub mod roles;
 pub mod server;
 pub mod service;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 pub use database::TestDatabase;
 pub use heard::{Heard, committed};
+pub use process::Process;
 pub use server::Server;
 pub use service::Service;
 pub use socket::Socket;

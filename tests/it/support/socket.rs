@@ -69,13 +69,6 @@ impl Socket {
         self.receive_or_close().await.ok()
     }
 
-    /// Sends a text that ends the connection; with which code.
-    pub async fn close_code_after(&mut self, text: &str) -> Option<u16> {
-        // a server that has heard enough may close before it has all
-        let _ = self.stream.send(Message::text(text)).await;
-        self.receive_or_close().await.expect_err("the connection ends")
-    }
-
     /// The next message, or with which code the connection was closed; with none if it just ended.
     pub async fn receive_or_close(&mut self) -> Result<Value, Option<u16>> {
         self.receive_or_end().await.map_err(|end| end.map(|(code, _)| code))

@@ -8,8 +8,15 @@ use super::*;
 fn acknowledged() -> Protocol {
     let mut protocol = Protocol::default();
     assert!(matches!(protocol.text(r#"{"type":"connection_init"}"#), Action::Initialise(_)));
-    protocol.acknowledge(None);
+    protocol.acknowledge(&mut Vec::new(), None);
     protocol
+}
+
+/// What a message that is sent says.
+fn sent(message: impl FnOnce(&mut Vec<u8>)) -> Value {
+    let mut text = Vec::new();
+    message(&mut text);
+    serde_json::from_slice(&text).unwrap()
 }
 
 fn close_code(action: &Action) -> Option<u16> {
@@ -64,7 +71,7 @@ fn what_is_no_message_closes_4400() {
 fn null_members_count_as_absent() {
     let mut protocol = Protocol::default();
     assert!(matches!(protocol.text(r#"{"type":"connection_init","payload":null}"#), Action::Initialise(_)));
-    protocol.acknowledge(None);
+    protocol.acknowledge(&mut Vec::new(), None);
     let text = r#"{"type":"subscribe","id":"1","payload":{"query":"{ a }","operationName":null,"variables":null,"extensions":null}}"#;
     assert!(matches!(protocol.text(text), Action::Start(..)));
 }
@@ -153,64 +160,149 @@ fn a_reason_fits_into_a_close_frame() {
 #[test]
 fn what_is_sent_is_json() {
     let id = "a \"quoted\" \u{1} id";
-    let text = next(id, b"{}");
-    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "id": id, "type": "next", "payload": {} }));
-    assert_eq!(serde_json::from_str::<Value>(&complete(id)).unwrap(), json!({ "id": id, "type": "complete" }));
-    assert_eq!(ping(std::iter::empty()), r#"{"type":"ping"}"#);
-    let two = ping([(id, "c1".to_owned()), ("2", "c2".to_owned())].into_iter());
-    let expected = json!({ "type": "ping", "payload": { "cursors": { id: "c1", "2": "c2" } } });
-    assert_eq!(serde_json::from_str::<Value>(&two).unwrap(), expected);
-    assert_eq!(Protocol::default().acknowledge(Some("c")), r#"{"type":"connection_ack","payload":{"cursor":"c"}}"#);
+    assert_eq!(sent(|text| next(text, id, b"{}")), json!({ "id": id, "type": "next", "payload": {} }));
+    assert_eq!(sent(|text| error(text, id, b"[]")), json!({ "id": id, "type": "error", "payload": [] }));
+    assert_eq!(sent(|text| complete(text, id)), json!({ "id": id, "type": "complete" }));
+    assert_eq!(sent(pong), json!({ "type": "pong" }));
+    assert_eq!(sent(|text| ping(text, std::iter::empty())), json!({ "type": "ping" }));
+    let two = sent(|text| ping(text, [(id, "c1".to_owned()), ("2", "c2".to_owned())].into_iter()));
+    assert_eq!(two, json!({ "type": "ping", "payload": { "cursors": { id: "c1", "2": "c2" } } }));
+    let acknowledged = |cursor| sent(|text| Protocol::default().acknowledge(text, cursor));
+    assert_eq!(acknowledged(Some("c")), json!({ "type": "connection_ack", "payload": { "cursor": "c" } }));
+    assert_eq!(acknowledged(None), json!({ "type": "connection_ack" }));
 }
 
-fn message() -> impl Strategy<Value = String> {
-    let id = prop_oneof![Just("1"), Just("2"), Just("")];
+/// What may happen to a connection.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The client sends a message of this type under this id; of a `subscribe`, whether it has a query.
+    Message { kind: &'static str, id: Option<&'static str>, query: bool },
+    /// The client sends this.
+    Text(String),
+    /// An operation ends of itself.
+    Ends(&'static str),
+    /// The time for `connection_init` is over.
+    TimesOut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = prop_oneof![4 => Just(Some("1")), 4 => Just(Some("2")), 1 => Just(Some("")), 1 => Just(None)];
     let kind = prop_oneof![
-        4 => Just("subscribe"),
-        3 => Just("complete"),
+        6 => Just("subscribe"),
+        4 => Just("complete"),
+        2 => Just("ping"),
+        2 => Just("pong"),
         1 => Just("connection_init"),
-        1 => Just("ping"),
-        1 => Just("pong"),
         1 => Just("next"),
     ];
-    let whole = (kind, id, any::<bool>()).prop_map(|(kind, id, query)| {
-        let payload = if query { json!({ "query": "{ a }" }) } else { Value::Null };
-        json!({ "type": kind, "id": id, "payload": payload }).to_string()
-    });
-    prop_oneof![8 => whole, 1 => ".{0,40}"]
+    let message = (kind, id, prop::bool::weighted(0.9)).prop_map(|(kind, id, query)| Step::Message { kind, id, query });
+    prop_oneof![
+        20 => message,
+        4 => prop_oneof![Just("1"), Just("2")].prop_map(Step::Ends),
+        1 => ".{0,40}".prop_map(Step::Text),
+        1 => Just(Step::TimesOut),
+    ]
+}
+
+/// What the protocol says of a client's message: the close code, or the name of the action.
+fn expected(
+    kind: &str,
+    id: Option<&str>,
+    query: bool,
+    acknowledged: bool,
+    active: &[&str],
+) -> Result<&'static str, u16> {
+    let named = id.is_some_and(|id| !id.is_empty());
+    let is_active = id.is_some_and(|id| active.contains(&id));
+    match kind {
+        "connection_init" if acknowledged => Err(4429),
+        "connection_init" => Ok("initialise"),
+        "ping" => Ok("pong"),
+        "pong" => Ok("nothing"),
+        "complete" if named => Ok(if is_active { "stop" } else { "nothing" }),
+        "subscribe" if named && query => match (acknowledged, is_active) {
+            (false, _) => Err(4401),
+            (true, true) => Err(4409),
+            (true, false) => Ok("start"),
+        },
+        _ => Err(4400),
+    }
 }
 
 proptest! {
-    /// Whatever comes in whatever order: an operation starts only on an acknowledged connection and under a free id, stops
-    /// only once, and is known for exactly as long as it is active.
+    /// Whatever happens in whatever order, the connection does what the protocol says and nothing else, and knows an
+    /// operation for exactly as long as it is active.
     #[test]
-    fn operations_start_and_stop_by_the_rules(messages in prop::collection::vec(message(), 1..60)) {
-        let mut protocol = Protocol::default();
-        let mut acknowledged = false;
-        let mut active: Vec<OperationId> = Vec::new();
-        for text in messages {
-            match protocol.text(&text) {
-                Action::Initialise(_) => {
-                    prop_assert!(!acknowledged);
-                    protocol.acknowledge(None);
-                    acknowledged = true;
+    fn a_connection_goes_by_the_rules(begun in any::<bool>(), steps in prop::collection::vec(step(), 1..60)) {
+        let mut protocol = if begun { self::acknowledged() } else { Protocol::default() };
+        let mut acknowledged = begun;
+        let mut active: Vec<&str> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Message { kind, id, query } => {
+                    let mut message = json!({ "type": kind, "id": id });
+                    if kind == "subscribe" && query {
+                        message["payload"] = json!({ "query": "{ a }" });
+                    }
+                    let expected = expected(kind, id, query, acknowledged, &active);
+                    let done = match protocol.text(&message.to_string()) {
+                        Action::Nothing => Ok("nothing"),
+                        Action::Pong => Ok("pong"),
+                        Action::Refresh(_) => Ok("refresh"),
+                        Action::Initialise(_) => {
+                            protocol.acknowledge(&mut Vec::new(), None);
+                            acknowledged = true;
+                            Ok("initialise")
+                        }
+                        Action::Start(started, _) => {
+                            prop_assert_eq!(Some(&*started), id);
+                            active.extend(id);
+                            Ok("start")
+                        }
+                        Action::Stop(stopped) => {
+                            prop_assert_eq!(Some(&*stopped), id);
+                            active.retain(|active| Some(*active) != id);
+                            Ok("stop")
+                        }
+                        Action::Close(close) => {
+                            prop_assert!(close.reason.len() <= MAX_REASON_BYTES);
+                            Err(close.code)
+                        }
+                    };
+                    prop_assert_eq!(done, expected, "{}", message);
+                    if done.is_err() {
+                        break;
+                    }
                 }
-                Action::Start(id, _) => {
-                    prop_assert!(acknowledged && !id.is_empty() && !active.contains(&id));
-                    active.push(id);
+                Step::Text(text) => {
+                    // so short a text that means anything is a ping or a pong
+                    let action = protocol.text(&text);
+                    prop_assert!(matches!(action, Action::Pong | Action::Nothing) || close_code(&action) == Some(4400), "{action:?}");
+                    if matches!(action, Action::Close(_)) {
+                        break;
+                    }
                 }
-                Action::Stop(id) => {
-                    let at = active.iter().position(|known| *known == id);
-                    prop_assert!(at.is_some());
-                    active.swap_remove(at.unwrap());
+                Step::Ends(id) => {
+                    protocol.ended(&id.into());
+                    active.retain(|active| *active != id);
                 }
-                Action::Close(close) => {
-                    prop_assert!((4400..4500).contains(&close.code) && close.reason.len() <= MAX_REASON_BYTES);
-                    break;
+                Step::TimesOut => {
+                    let closed = protocol.init_timed_out().map(|close| close.code);
+                    prop_assert_eq!(closed, (!acknowledged).then_some(4408));
                 }
-                Action::Nothing | Action::Pong | Action::Refresh(_) => {}
             }
-            prop_assert_eq!(protocol.active.len(), active.len());
+            prop_assert_eq!(protocol.active(), active.len());
+        }
+    }
+
+    /// Of messages that are nearly right, none is more than refused.
+    #[test]
+    fn nothing_that_a_client_sends_is_a_panic(text in r#"\{("(type|id|payload)":("subscribe"|"complete"|"1"|null|[0-9]|\{"query":("\{a\}"|1|null)\}),?){0,4}\}?"#) {
+        let mut protocol = acknowledged();
+        match protocol.text(&text) {
+            Action::Close(close) => prop_assert_eq!(close.code, 4400),
+            Action::Start(id, _) => prop_assert!(serde_json::from_str::<Value>(&text).unwrap()["id"] == *id),
+            action => prop_assert!(matches!(action, Action::Nothing), "{action:?}"),
         }
     }
 }
