@@ -31,6 +31,7 @@ use bytes::Bytes;
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 pub use feed::Frame;
 pub use payload::{errors_json, response_json};
@@ -47,6 +48,10 @@ use execution::NotOpened;
 use feed::{Feed, Key};
 use heartbeat::Heartbeats;
 use plan::Plans;
+
+/// How long a subscription waits for the event log to be read for the first time: clients that come back at once after a
+/// restart would not try again a subscription that was refused.
+const FIRST_READ: Duration = Duration::from_secs(5);
 
 /// Bounds of feeds and replays. Whatever is reached, nothing is lost.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +161,8 @@ impl Live {
         last_seen: Option<String>,
     ) -> Result<Subscriber, Box<Response>> {
         let (key, after) = self.plans.key(&self.gateway, request, access).await?;
+        // in vain, it is refused below
+        let _ = timeout(FIRST_READ, self.hub().watch().wait_for(Option::is_some)).await;
         let resumed = match last_seen.or(after) {
             Some(text) => Some(self.locate(&text).await?),
             None => None,
