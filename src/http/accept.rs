@@ -21,17 +21,8 @@ const JSON: &str = "json";
 impl Accept {
     /// The form that the client likes best, `application/json` where it does not mind; `None` where it takes neither.
     pub fn negotiate(headers: &HeaderMap) -> Option<Self> {
-        let mut ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
-        if ranges.peek().is_none() {
-            return Some(Self::Json);
-        }
-        let ranges: Vec<Range> = ranges.flat_map(|value| value.split(',')).filter_map(Range::parse).collect();
-        // the most specific range that a type falls into says how much it is liked
-        let liked = |subtype| {
-            let taking = ranges.iter().filter(|range| range.takes("application", subtype));
-            taking.max_by_key(|range| range.specificity()).map_or(0.0, |range| range.quality)
-        };
-        let (response, json) = (liked(GRAPHQL_RESPONSE), liked(JSON));
+        let Some(ranges) = ranges(headers) else { return Some(Self::Json) };
+        let (response, json) = (liked(&ranges, "application", GRAPHQL_RESPONSE), liked(&ranges, "application", JSON));
         let named = ranges.iter().any(|range| range.is("application", GRAPHQL_RESPONSE));
         if response > json || (named && response > 0.0 && response >= json) {
             Some(Self::GraphqlResponse)
@@ -85,23 +76,45 @@ impl<'h> Range<'h> {
     }
 }
 
+/// What a client takes; `None` where it does not say, and so takes anything.
+fn ranges(headers: &HeaderMap) -> Option<Vec<Range<'_>>> {
+    let mut values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    values.peek()?;
+    Some(values.flat_map(|value| value.split(',')).filter_map(Range::parse).collect())
+}
+
+/// How much a type is liked: the most specific range that it falls into says so.
+fn liked(ranges: &[Range], kind: &str, subtype: &str) -> f32 {
+    let taking = ranges.iter().filter(|range| range.takes(kind, subtype));
+    taking.max_by_key(|range| range.specificity()).map_or(0.0, |range| range.quality)
+}
+
 /// Whether a client takes an event stream.
 pub fn takes_event_stream(headers: &HeaderMap) -> bool {
-    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    ranges
-        .flat_map(|value| value.split(','))
-        .filter_map(Range::parse)
-        .any(|range| range.takes("text", "event-stream") && range.quality > 0.0)
+    ranges(headers).is_none_or(|ranges| liked(&ranges, "text", "event-stream") > 0.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn headers(accept: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())])
+    }
+
     fn negotiated(accept: &str) -> Option<Accept> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, accept.parse().unwrap());
-        Accept::negotiate(&headers)
+        Accept::negotiate(&headers(accept))
+    }
+
+    #[test]
+    fn an_event_stream_goes_to_who_takes_one() {
+        assert!(takes_event_stream(&HeaderMap::new()), "who says nothing takes anything");
+        for accept in ["text/event-stream", "*/*", "application/json, Text/*;q=0.1", "text/*;q=0, text/event-stream"] {
+            assert!(takes_event_stream(&headers(accept)), "{accept}");
+        }
+        for accept in ["application/json", "text/event-stream;q=0, */*", "text/html", "nonsense"] {
+            assert!(!takes_event_stream(&headers(accept)), "{accept}");
+        }
     }
 
     #[test]

@@ -56,9 +56,14 @@ async fn incidents(database: &TestDatabase) -> i64 {
 async fn a_post_needs_json() {
     let (database, service) = start().await;
     let body = json!({ "query": CREATE }).to_string();
-    for content_type in
-        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", ""]
-    {
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonp",
+        "",
+        "application/json; charset=utf-16",
+    ] {
         let request =
             service.http().post(service.url("/graphql")).header(CONTENT_TYPE, content_type).body(body.clone());
         assert_eq!(error(request).await, (415, "BAD_USER_INPUT".to_owned()), "{content_type}");
@@ -66,12 +71,12 @@ async fn a_post_needs_json() {
     let request = service.http().post(service.url("/graphql")).body(body.clone());
     assert_eq!(error(request).await, (415, "BAD_USER_INPUT".to_owned()), "no content type");
     assert_eq!(incidents(&database).await, 0);
-    for content_type in ["application/json; charset=utf-8", "Application/JSON"] {
+    for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/json;Charset=\"UTF-8\""] {
         let request =
             service.http().post(service.url("/graphql")).header(CONTENT_TYPE, content_type).body(body.clone());
         assert_eq!(request.send().await.unwrap().status(), 200, "{content_type}");
     }
-    assert_eq!(incidents(&database).await, 2);
+    assert_eq!(incidents(&database).await, 3);
     service.stop().await;
 }
 
