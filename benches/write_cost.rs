@@ -62,6 +62,7 @@ impl Plan {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let plan = Plan::from_arguments();
+    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     // as root the server runs as another user, who must be able to pass through
     let dir = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o711)).tempdir_in("/tmp").unwrap();
     let server = embedded::start(Options::new(dir.path()).connections(CONNECTIONS)).await.unwrap();

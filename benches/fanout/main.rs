@@ -32,6 +32,7 @@ fn main() {
         Some("stock") => stock::run(&arguments[1..]),
         _ => {
             let quick = arguments.iter().any(|argument| argument == "--quick");
+            rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(bench(quick));
         }
