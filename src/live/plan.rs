@@ -14,8 +14,8 @@ use super::feed::Key;
 use crate::domain::Access;
 use crate::graphql::{Code, Gateway, Refusal, named_operation};
 
-/// Bytes of documents that are kept; beyond that all are forgotten. Parsed they take some ten times as much.
-const MAX_CACHED_BYTES: usize = 1 << 20;
+/// Bytes of documents that are kept; beyond that all are forgotten. Parsed they take some sixteen times as much.
+const MAX_CACHED_BYTES: usize = 256 << 10;
 
 /// Documents that have been found valid, by their text and the operation that is asked for.
 #[derive(Default)]
