@@ -78,7 +78,7 @@ async fn bench(quick: bool) {
     .await;
     println!("  {:.2}", fifty.cpu_micros_per_delivery / one.cpu_micros_per_delivery);
 
-    let many = if quick { 2000 } else { 9000 };
+    let many = if quick { 2000 } else { 10_000 };
     println!("\n{many} subscribers of one subscription");
     let server = Server::ours(&url).await;
     let empty = server.kilobytes();
