@@ -17,6 +17,8 @@ use crate::support::{PATIENCE, Process, Socket, TestDatabase, eventually};
 
 /// More than the rate of messages allows that nobody sends by honest means.
 const FAST: &str = "1000000";
+/// So that who does not answer pings, on a slow machine, is not closed for that.
+const NEVER: &str = "1h";
 /// What an allocator may keep of memory that was in use, in KiB; a tenth of what each of these would take unbounded.
 const ALLOWANCE: u64 = 16 << 10;
 
@@ -69,7 +71,7 @@ impl Bystander {
 async fn handshakes_that_never_end_are_given_up() {
     const SOCKETS: usize = 300;
     let database = TestDatabase::new().await;
-    let process = Process::start(&database, &["--read-timeout", "1s"]).await;
+    let process = Process::start(&database, &["--read-timeout", "1s", "--ping-interval", NEVER]).await;
     let bystander = Bystander::start(&database, process.address).await;
     let before = process.memory();
     let mut slow = JoinSet::new();
@@ -102,7 +104,7 @@ async fn handshakes_that_never_end_are_given_up() {
 #[tokio::test]
 async fn a_head_or_a_message_of_any_size_takes_no_more_than_its_bound() {
     let database = TestDatabase::new().await;
-    let process = Process::start(&database, &["--max-messages-per-second", FAST]).await;
+    let process = Process::start(&database, &["--max-messages-per-second", FAST, "--ping-interval", NEVER]).await;
     let bystander = Bystander::start(&database, process.address).await;
     let before = process.memory();
     for _ in 0..50 {
@@ -130,7 +132,7 @@ async fn a_head_or_a_message_of_any_size_takes_no_more_than_its_bound() {
 #[tokio::test]
 async fn messages_without_effect_leave_nothing_behind() {
     let database = TestDatabase::new().await;
-    let process = Process::start(&database, &["--max-messages-per-second", FAST]).await;
+    let process = Process::start(&database, &["--max-messages-per-second", FAST, "--ping-interval", NEVER]).await;
     let bystander = Bystander::start(&database, process.address).await;
     let before = process.memory();
     let mut socket = RawSocket::acknowledged(process.address).await;
@@ -149,7 +151,7 @@ async fn messages_without_effect_leave_nothing_behind() {
 #[tokio::test]
 async fn a_flood_of_initialisations_is_closed_each_time() {
     let database = TestDatabase::new().await;
-    let process = Process::start(&database, &["--max-messages-per-second", FAST]).await;
+    let process = Process::start(&database, &["--max-messages-per-second", FAST, "--ping-interval", NEVER]).await;
     let bystander = Bystander::start(&database, process.address).await;
     let before = process.memory();
     let init = text(&json!({ "type": "connection_init", "payload": { "token": "x".repeat(10_000) } }).to_string());
@@ -169,7 +171,7 @@ async fn a_flood_of_initialisations_is_closed_each_time() {
 async fn answers_that_nobody_reads_stop_the_reading() {
     const ASKED: usize = 100_000;
     let database = TestDatabase::new().await;
-    let process = Process::start(&database, &["--max-messages-per-second", FAST]).await;
+    let process = Process::start(&database, &["--max-messages-per-second", FAST, "--ping-interval", NEVER]).await;
     let bystander = Bystander::start(&database, process.address).await;
     let before = process.memory();
     let socket = RawSocket::acknowledged(process.address).await;
@@ -221,7 +223,7 @@ async fn a_client_that_never_reads_costs_what_is_queued_for_it_and_is_left() {
     const ROUNDS: usize = 20;
     let database = TestDatabase::new().await;
     // 64 KiB of each event are held nowhere else for long
-    let flags = ["--write-timeout", "3s", "--tail-bytes", "65536", "--feed-bytes", "1048576"];
+    let flags = ["--ping-interval", NEVER, "--write-timeout", "3s", "--tail-bytes", "65536", "--feed-bytes", "1048576"];
     let process = Process::start(&database, &flags).await;
     let bystander = Bystander::start(&database, process.address).await;
     let query = "subscription { incidentUpdates(severities: [P3]) { updateType incident { description } } }";
