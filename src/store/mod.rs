@@ -66,6 +66,9 @@ pub struct Store {
 struct SessionSettings {
     statement_timeout: Duration,
     lock_timeout: Duration,
+    /// Whether plans are made once for a session, and go by indexes: right for statements that look up the end of a log of
+    /// any size, and to plan one anew takes longer than to carry it out.
+    pinned_plans: bool,
 }
 
 /// The database URL cannot be used.
@@ -82,10 +85,14 @@ impl Store {
     /// Opens no connection yet: the database may be away.
     pub fn new(url: &str, config: &DatabaseConfig) -> Result<Self, InvalidUrl> {
         let options = PgConnectOptions::from_str(url).map_err(InvalidUrl)?.application_name("incident-manager");
-        let settings =
-            SessionSettings { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
+        let settings = SessionSettings {
+            statement_timeout: config.statement_timeout,
+            lock_timeout: config.lock_timeout,
+            pinned_plans: false,
+        };
         let pool = settings.pool(request_connections(config)).connect_lazy_with(options.clone());
-        let log_pool = settings.pool(LOG_CONNECTIONS).connect_lazy_with(options.clone());
+        let log_pool =
+            SessionSettings { pinned_plans: true, ..settings }.pool(LOG_CONNECTIONS).connect_lazy_with(options.clone());
         Ok(Self { pool, log_pool, options, settings })
     }
 
@@ -174,10 +181,14 @@ impl SessionSettings {
             "SELECT set_config('statement_timeout', $1, false) AS a, set_config('lock_timeout', $2, false) AS b,
                     set_config('idle_in_transaction_session_timeout', $3, false) AS c,
                     set_config('timezone', 'UTC', false) AS d,
-                    set_config('default_transaction_isolation', 'read committed', false) AS e",
+                    set_config('default_transaction_isolation', 'read committed', false) AS e,
+                    CASE WHEN $4 THEN set_config('plan_cache_mode', 'force_generic_plan', false)
+                                   || set_config('enable_seqscan', 'off', false)
+                                   || set_config('enable_bitmapscan', 'off', false) END AS f",
             milliseconds(self.statement_timeout),
             milliseconds(self.lock_timeout),
             milliseconds(self.statement_timeout + DEADLINE_MARGIN),
+            self.pinned_plans,
         )
         .fetch_one(connection)
         .await?;
