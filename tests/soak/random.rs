@@ -53,6 +53,21 @@ const FAULTS: [Fault; 15] = [
     Fault::HoldSnapshot,
 ];
 
+impl Fault {
+    /// Whether it is over only after a while.
+    fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::Pause
+                | Self::CutDatabase
+                | Self::StallDatabase
+                | Self::DelayDatabase
+                | Self::NarrowClients
+                | Self::HoldSnapshot
+        )
+    }
+}
+
 /// Faults until the time is over, then whether everything was heard.
 pub async fn run(stage: &Stage, time: Duration) -> bool {
     println!("\nfaults at random for {:.1} min, seed {}", time.as_secs_f64() / 60.0, stage.seed);
@@ -60,7 +75,9 @@ pub async fn run(stage: &Stage, time: Duration) -> bool {
     let database = cluster.database().await;
     let to_database = Proxy::to(cluster.address).await;
     let url = cluster.url_by(to_database.address, &database.name);
-    let mut scene = Scene::of(database, url, Setting { replicas: 3, seed: stage.seed, ..Setting::default() }).await;
+    // what a replica holds of the log in memory soon reaches its bound, so that what grows beyond it shows
+    let setting = Setting { replicas: 3, flags: &["--tail-events", "5000"], seed: stage.seed, ..Setting::default() };
+    let mut scene = Scene::of(database, url, setting).await;
     // clients reach the kept replica by a proxy too, so that they can be cut off without it
     let to_kept = Proxy::to(scene.replicas[KEPT].address).await;
     scene.addresses.add(to_kept.address);
@@ -73,7 +90,8 @@ pub async fn run(stage: &Stage, time: Duration) -> bool {
     while began.elapsed() < time {
         let fault = FAULTS[rng.random_range(0..FAULTS.len())];
         let lasting = Duration::from_millis(rng.random_range(200..10_000));
-        println!("{:8.1} s  {fault:?}, {:.1} s", began.elapsed().as_secs_f64(), lasting.as_secs_f64());
+        let shown = if fault.lasts() { format!(" for {:.1} s", lasting.as_secs_f64()) } else { String::new() };
+        println!("{:8.1} s  {fault:?}{shown}", began.elapsed().as_secs_f64());
         let chosen = rng.random_range(1..scene.replicas.len());
         strike(fault, lasting, chosen, &mut scene, &cluster, &to_database, &to_kept).await;
         scene.goes_on().await;

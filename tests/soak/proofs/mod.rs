@@ -35,6 +35,7 @@ macro_rules! proofs {
 // the longest first, so that those that run side by side end together
 proofs! {
     clients: clients_cut_at_random_points, a_client_that_reads_slowly;
+    listener: a_stopped_listener_over_tcp, a_stopped_listener_over_a_unix_socket;
     processes:
         a_replica_killed,
         the_sequencing_replica_killed,
@@ -54,5 +55,4 @@ proofs! {
     copies: a_dump_restored_into_a_new_database, a_database_copied_as_a_template;
     failover: a_failover_that_loses_nothing, a_failover_that_loses_events;
     pooler: pgbouncer_by_sessions, pgbouncer_by_transactions;
-    listener: a_stopped_listener_over_tcp, a_stopped_listener_over_a_unix_socket;
 }
