@@ -50,21 +50,21 @@ impl Process {
 
     /// Presents it in every way that there is: all that is answered.
     async fn present(&self, bearer: &str) -> String {
-        let mut answers = String::new();
+        let mut answers = Vec::new();
         for path in ["/graphql?query=%7Bviewer%7Bsubject%7D%7D", "/v1/incidents", "/graphql/stream", "/metrics"] {
-            answers.push_str(&self.get(path, bearer).await);
+            answers.push(self.get(path, bearer).await);
         }
         if let Ok(mut socket) = Socket::open(self.address, Some(bearer)).await {
             socket.send(json!({ "type": "connection_init" })).await;
-            answers.push_str(&format!("{:?}", socket.receive_or_end().await));
+            answers.push(format!("{:?}", socket.receive_or_end().await));
         }
         let mut socket = Socket::open(self.address, None).await.unwrap();
         socket.send(json!({ "type": "connection_init", "payload": { "Authorization": format!("Bearer {bearer}") } })).await;
         if let Ok(acknowledged) = socket.receive_or_end().await {
             socket.send(json!({ "type": "ping", "payload": { "token": bearer } })).await;
-            answers.push_str(&format!("{acknowledged} {:?}", socket.receive_or_end().await));
+            answers.push(format!("{acknowledged} {:?}", socket.receive_or_end().await));
         }
-        answers
+        answers.concat()
     }
 
     async fn graphql(&self, bearer: &str, query: &str) -> Value {
