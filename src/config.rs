@@ -8,6 +8,7 @@ mod health;
 mod network;
 mod parse;
 mod query;
+mod rates;
 mod watch;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use self::health::HealthConfig;
 pub use self::network::{NetworkConfig, TlsConfig};
 pub use self::parse::{Command, Stop, from_process, parse, settings_table};
 pub use self::query::{Introspection, QueryConfig};
+pub use self::rates::RatesConfig;
 pub use self::watch::{ColorChoice, WatchConfig};
 
 /// Loopback alone: nobody else's business until somebody says so.
@@ -159,6 +161,9 @@ pub struct ServeConfig {
 
     #[command(flatten)]
     pub connections: ConnectionsConfig,
+
+    #[command(flatten)]
+    pub rates: RatesConfig,
 
     #[command(flatten)]
     pub session: SessionConfig,

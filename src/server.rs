@@ -14,7 +14,7 @@ use crate::events::{self, History};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{
-    self, Admission, AppState, Guard, Obstacle, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies,
+    self, Admission, AppState, Guard, Obstacle, Rates, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies,
 };
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
@@ -81,6 +81,7 @@ pub async fn run(
     let authenticator = Authenticator::start(config.auth_mode(), &config.auth, &store, &clock, &lifecycle)?;
     let gateway = Gateway::new(store.clone(), intake.clone(), authenticator.clone(), clock.clone(), config.query);
     let requests = usize::try_from(store::request_connections(&config.database)).unwrap_or(1);
+    let rates = Arc::new(Rates::new(&config.rates));
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,
@@ -104,6 +105,7 @@ pub async fn run(
         store: store.clone(),
         intake,
         authenticator,
+        rates: Arc::clone(&rates),
         session: config.session.clone(),
         admission: Arc::clone(&admission),
         readiness: Arc::new(Readiness::new(migrated, obstacle, lifecycle.draining().clone(), hub)),
@@ -114,6 +116,7 @@ pub async fn run(
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
         read_timeout: bounds.read_timeout,
     });
+    lifecycle.spawn("rates", async move { rates.sweep().await });
     let closing = CancellationToken::new();
     if let Some(tls) = &tls {
         lifecycle.spawn("certificate", tls.clone().follow(lifecycle.soft().clone()));

@@ -124,7 +124,7 @@ impl Required {
         }
         match self.verify(presented, &digest).await {
             Ok(credential) => {
-                let credential = Arc::new(credential);
+                let credential = Arc::new(credential.presented_as(digest));
                 self.held.lock().push(Arc::downgrade(&credential));
                 self.known.insert(digest, Arc::clone(&credential));
                 Ok(credential)

@@ -12,6 +12,8 @@ use crate::domain::{ApiKeyId, Timestamp};
 #[derive(Debug)]
 pub struct Credential {
     pub viewer: Viewer,
+    /// Of what was presented; `None` of whom nobody has asked.
+    digest: Option<Digest>,
     /// By what it can end before its time.
     pub(super) origin: Origin,
     /// From then on it is good no more: the viewer's expiry, and the leeway.
@@ -37,6 +39,7 @@ impl Credential {
     pub(super) fn new(viewer: Viewer, origin: Origin, until: Option<Timestamp>) -> Self {
         Self {
             viewer,
+            digest: None,
             origin,
             until,
             ended: CancellationToken::new(),
@@ -48,6 +51,16 @@ impl Credential {
     /// Whoever asks while authentication is off.
     pub(super) fn anonymous() -> Self {
         Self::new(Viewer::anonymous(), Origin::Anonymous, None)
+    }
+
+    /// The same, as what was presented under this digest.
+    pub(super) fn presented_as(self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self }
+    }
+
+    /// The digest of what was presented; `None` of whom nobody has asked.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
     }
 
     /// Whether it is still good.

@@ -25,7 +25,7 @@ pub use key::KeyError;
 pub use viewer::Viewer;
 
 /// SHA-256.
-type Digest = [u8; 32];
+pub type Digest = [u8; 32];
 
 fn digest(bytes: &[u8]) -> Digest {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);

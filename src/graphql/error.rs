@@ -4,6 +4,7 @@
 //! comes without one of them is the library's own: an error of the request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_graphql::{Context, Error, ErrorExtensionValues, ServerError};
 use tracing::error;
@@ -77,13 +78,15 @@ pub struct Refusal {
     pub field: Option<String>,
     /// Names the error in the log too.
     pub id: Option<Uuid>,
+    /// Of what was too much at a time: after how long there may be more.
+    pub retry_after: Option<Duration>,
     /// Of a stream that cannot be resumed: from where on it can.
     pub oldest_cursor: Option<String>,
 }
 
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, id: None, oldest_cursor: None }
+        Self { code, message: message.into(), field: None, id: None, retry_after: None, oldest_cursor: None }
     }
 
     /// The same of a part of the input: its field is that part's.
@@ -215,9 +218,17 @@ pub(super) fn tell(failed: &mut ServerError, told: Refusal, clock: &Clock) {
     if let Some(id) = told.id {
         extensions.set("id", id.to_string());
     }
+    if let Some(after) = told.retry_after {
+        extensions.set("retryAfterMs", milliseconds(after));
+    }
     if let Some(cursor) = told.oldest_cursor {
         extensions.set("oldestCursor", cursor);
     }
+}
+
+/// Of a wait, in whole ones: who comes after so long does not come too early.
+pub fn milliseconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
 /// An error that several fields have in common.

@@ -25,7 +25,7 @@ mod turns;
 
 use async_graphql::{Schema, SchemaBuilder};
 
-pub use error::{Code, NotFound, Refusal};
+pub use error::{Code, NotFound, Refusal, milliseconds};
 pub use gateway::{Gateway, OperationType, is_request_error, named_operation};
 pub use input::{CreateIncidentInput, IncidentFilter, SubmitAlertInput, UpdateIncidentInput};
 pub use scalar::print as print_instant;

@@ -91,7 +91,7 @@ fn due(count: usize, elapsed: Duration, spread: Duration) -> usize {
 }
 
 /// What counts as one address.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & NETWORK_MASK)),
         address @ IpAddr::V4(_) => address,

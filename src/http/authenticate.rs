@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::problem::Problem;
+use super::client::ClientAddress;
+use super::problem::{self, Problem};
 use super::{AppState, graphql};
 use crate::auth::{Bearer, Credential, Denied, Invalid};
 use crate::graphql::{Code, Refusal};
@@ -26,6 +28,8 @@ enum Refused {
     /// Its header cannot be read.
     Malformed,
     Denied(Denied),
+    /// It is one too many.
+    TooMany(Refusal),
 }
 
 impl From<Denied> for Refused {
@@ -40,6 +44,7 @@ impl Refused {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Denied(Denied::Missing | Denied::Invalid(_)) => StatusCode::UNAUTHORIZED,
             Self::Denied(Denied::Database(_) | Denied::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -53,7 +58,7 @@ impl Refused {
                 // our own words have no quotes and no line breaks in them
                 HeaderValue::try_from(value).ok()
             }
-            Self::Denied(Denied::Database(_) | Denied::NoKeys) => None,
+            Self::Denied(Denied::Database(_) | Denied::NoKeys) | Self::TooMany(_) => None,
         }
     }
 
@@ -63,6 +68,7 @@ impl Refused {
                 Refusal::new(Code::BadUserInput, "one Authorization header with one bearer token is needed")
             }
             Self::Denied(denied) => Refusal::from(denied),
+            Self::TooMany(refusal) => refusal.clone(),
         }
     }
 }
@@ -80,14 +86,23 @@ fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     Ok(Some(bearer))
 }
 
-async fn credential(state: &AppState, headers: &HeaderMap) -> Result<Arc<Credential>, Refused> {
+/// Who sends a request, if that one may send one more now.
+async fn credential(state: &AppState, client: ClientAddress, headers: &HeaderMap) -> Result<Arc<Credential>, Refused> {
+    state.rates.of_address(client.0).map_err(Refused::TooMany)?;
     let presented = if state.authenticator.is_off() { None } else { presented(headers)? };
-    Ok(state.authenticator.authenticate(presented).await?)
+    let credential = state.authenticator.authenticate(presented).await?;
+    state.rates.of_credential(&credential).map_err(Refused::TooMany)?;
+    Ok(credential)
 }
 
 /// Middleware over routes that answer GraphQL: who is not let in is told in its shape.
-pub async fn for_graphql(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match credential(&state, request.headers()).await {
+pub async fn for_graphql(
+    State(state): State<AppState>,
+    Extension(client): Extension<ClientAddress>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match credential(&state, client, request.headers()).await {
         Ok(credential) => {
             admit(&mut request, &credential);
             next.run(request).await
@@ -100,8 +115,13 @@ pub async fn for_graphql(State(state): State<AppState>, mut request: Request, ne
 }
 
 /// Middleware over all other routes that want to know who asks.
-pub async fn for_rest(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match credential(&state, request.headers()).await {
+pub async fn for_rest(
+    State(state): State<AppState>,
+    Extension(client): Extension<ClientAddress>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match credential(&state, client, request.headers()).await {
         Ok(credential) => {
             admit(&mut request, &credential);
             let mut response = next.run(request).await;
@@ -110,16 +130,21 @@ pub async fn for_rest(State(state): State<AppState>, mut request: Request, next:
             }
             response
         }
-        Err(refused) => problem(&refused),
+        Err(refused) => refuse(&refused),
     }
 }
 
 /// Middleware over the WebSocket upgrade: browsers cannot set a header there, and say who they are later.
-pub async fn for_upgrade(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match credential(&state, request.headers()).await {
+pub async fn for_upgrade(
+    State(state): State<AppState>,
+    Extension(client): Extension<ClientAddress>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match credential(&state, client, request.headers()).await {
         Ok(credential) => admit(&mut request, &credential),
         Err(Refused::Denied(Denied::Missing)) => {}
-        Err(refused) => return problem(&refused),
+        Err(refused) => return refuse(&refused),
     }
     next.run(request).await
 }
@@ -129,11 +154,14 @@ fn admit(request: &mut Request, credential: &Arc<Credential>) {
     request.extensions_mut().insert(Arc::clone(credential));
 }
 
-fn problem(refused: &Refused) -> Response {
+fn refuse(refused: &Refused) -> Response {
     challenged(Problem::of(refused.status(), refused.refusal()).into_response(), refused)
 }
 
 fn challenged(mut response: Response, refused: &Refused) -> Response {
+    if let Refused::TooMany(refusal) = refused {
+        response.headers_mut().insert(header::RETRY_AFTER, problem::retry_after(refusal));
+    }
     if let Some(challenge) = refused.challenge() {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }

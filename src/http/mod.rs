@@ -12,6 +12,7 @@ mod health;
 mod json;
 mod observe;
 mod problem;
+mod rate;
 mod rest;
 mod serve;
 pub mod session;
@@ -33,6 +34,7 @@ pub use admission::Admission;
 pub use client::TrustedProxies;
 pub use guard::Guard;
 pub use health::{Obstacle, Readiness};
+pub use rate::Rates;
 pub use rest::document as openapi;
 pub use serve::{Sockets, Transport, serve};
 pub use tls::{Tls, TlsError};
@@ -54,6 +56,7 @@ pub struct AppState {
     pub store: Store,
     pub intake: Intake,
     pub authenticator: Authenticator,
+    pub rates: Arc<Rates>,
     pub session: SessionConfig,
     pub admission: Arc<Admission>,
     pub readiness: Arc<Readiness>,

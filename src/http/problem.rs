@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::json::Malformed;
 use crate::domain::{Forbidden, InvalidInput, PageError};
-use crate::graphql::{Code, NotFound, Refusal, print_instant};
+use crate::graphql::{Code, NotFound, Refusal, milliseconds, print_instant};
 use crate::store::{IntakeError, StoreError};
 
 /// RFC 9457, section 3.
@@ -48,6 +48,10 @@ pub struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     field: Option<&'a str>,
+    /// Of what was too much at a time: after so many milliseconds there may be more.
+    #[serde(rename = "retryAfterMs", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false)]
+    retry_after_ms: Option<u64>,
     /// Names an internal error, in the service's log too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Uuid, required = false)]
@@ -122,11 +126,16 @@ const fn status_of(code: Code) -> StatusCode {
     }
 }
 
+/// In whole seconds.
+pub fn retry_after(refusal: &Refusal) -> HeaderValue {
+    refusal.retry_after.map_or(RETRY_AFTER, |wait| milliseconds(wait).div_ceil(1000).max(1).into())
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
         if self.refusal.code == Code::RateLimitExceeded {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after(&self.refusal));
         }
         response.extensions_mut().insert(self);
         response
@@ -144,6 +153,7 @@ pub async fn stamp(State(state): State<AppState>, request: Request, next: Next) 
         detail: &problem.refusal.message,
         code: problem.refusal.code.as_str(),
         field: problem.refusal.field.as_deref(),
+        retry_after_ms: problem.refusal.retry_after.map(milliseconds),
         id: problem.refusal.id,
         timestamp: &print_instant(state.clock.now()),
     };

@@ -59,7 +59,9 @@ impl Process {
             answers.push(format!("{:?}", socket.receive_or_end().await));
         }
         let mut socket = Socket::open(self.address, None).await.unwrap();
-        socket.send(json!({ "type": "connection_init", "payload": { "Authorization": format!("Bearer {bearer}") } })).await;
+        socket
+            .send(json!({ "type": "connection_init", "payload": { "Authorization": format!("Bearer {bearer}") } }))
+            .await;
         if let Ok(acknowledged) = socket.receive_or_end().await {
             socket.send(json!({ "type": "ping", "payload": { "token": bearer } })).await;
             answers.push(format!("{acknowledged} {:?}", socket.receive_or_end().await));

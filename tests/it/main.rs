@@ -7,6 +7,7 @@ mod attacks;
 mod auth_api_keys;
 mod auth_connections;
 mod auth_published_keys;
+mod auth_rates;
 mod auth_secrets;
 mod auth_tokens;
 mod bounds;

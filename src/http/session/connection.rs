@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_graphql::Request;
+use async_graphql::{Request, Response};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -226,16 +226,18 @@ impl Connection {
     }
 
     fn start(&mut self, id: OperationId, mut request: Request) {
-        if self.operations.len() >= self.config.max_operations {
-            let limit = self.config.max_operations;
+        let limit = self.config.max_operations;
+        if self.operations.len() >= limit {
             let message = format!("a connection may have {limit} operations open");
             let mut refused = self.live.gateway().refusal(Code::RateLimitExceeded, message);
             for error in &mut refused.errors {
                 error.extensions.get_or_insert_default().set("limit", limit);
             }
-            self.protocol.ended(&id);
-            self.socket.text(|text| protocol::error(text, &id, &errors_json(&refused.errors)));
-            return;
+            return self.refuse(&id, &refused);
+        }
+        if let Err(refusal) = self.identity.may_begin() {
+            let refused = self.live.gateway().refuse(refusal);
+            return self.refuse(&id, &refused);
         }
         // the protocol starts nothing on a connection that is not acknowledged
         let Some(viewer) = self.identity.viewer().cloned() else { return };
@@ -248,6 +250,12 @@ impl Connection {
         // most have one
         self.operations.reserve_exact(1);
         self.operations.push(Operation { id, running });
+    }
+
+    /// Ends an operation that has not begun.
+    fn refuse(&mut self, id: &OperationId, refused: &Response) {
+        self.protocol.ended(id);
+        self.socket.text(|text| protocol::error(text, id, &errors_json(&refused.errors)));
     }
 
     /// Writes what there is until the socket takes no more. True: something was written to the end.

@@ -53,13 +53,14 @@ pub async fn upgrade(
     // in here is how the client writes the names of headers: hyper writes them so too, and there is a client (gql, for
     // Python) that finds the subprotocol by no other name than its own
     *response.extensions_mut() = std::mem::take(request.extensions_mut());
-    let AppState { live, authenticator, session, lifecycle, .. } = state;
+    let AppState { live, authenticator, rates, session, lifecycle, .. } = state;
     let hard = lifecycle.hard().clone();
     // boxed, because to move it is to have room for it twice
     let serving = Box::pin(async move {
         let Some(mut socket) = WebSocket::upgraded(upgraded, session.max_message_bytes).await else { return };
         if ours {
-            let identity = Identity::new(authenticator, credential.map(|Extension(credential)| credential));
+            let credential = credential.map(|Extension(credential)| credential);
+            let identity = Identity::new(authenticator, rates, client, credential);
             Connection::new(socket, live, identity, session).serve(place.turn()).await;
         } else {
             // after the upgrade, because before it a browser's script would not learn the reason; who does not read it

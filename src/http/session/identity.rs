@@ -1,5 +1,6 @@
 //! Who is at the other end of a connection, and until when.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +10,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::protocol::Close;
 use crate::auth::{Authenticator, Bearer, Credential, Denied, Invalid, Viewer};
+use crate::graphql::Refusal;
+use crate::http::Rates;
 
 /// What has become of who the client is.
 pub enum Turn {
@@ -23,6 +26,8 @@ pub enum Turn {
 /// A client's credential, and the one that it has sent to be looked at.
 pub struct Identity {
     authenticator: Authenticator,
+    rates: Arc<Rates>,
+    address: IpAddr,
     credential: Option<Held>,
     /// At most one is looked at at a time: until then nothing more is read.
     checking: Option<Checking>,
@@ -40,8 +45,19 @@ struct Checking {
 
 impl Identity {
     /// `credential`: what the upgrade brought.
-    pub fn new(authenticator: Authenticator, credential: Option<Arc<Credential>>) -> Self {
-        Self { authenticator, credential: credential.map(Held::new), checking: None }
+    pub fn new(
+        authenticator: Authenticator,
+        rates: Arc<Rates>,
+        address: IpAddr,
+        credential: Option<Arc<Credential>>,
+    ) -> Self {
+        Self { authenticator, rates, address, credential: credential.map(Held::new), checking: None }
+    }
+
+    /// Whether one more operation may begin now.
+    pub fn may_begin(&self) -> Result<(), Refusal> {
+        self.rates.of_address(self.address)?;
+        self.credential.as_ref().map_or(Ok(()), |held| self.rates.of_credential(&held.credential))
     }
 
     /// Whose operations these are; only of a connection that is acknowledged.
