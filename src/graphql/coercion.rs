@@ -1,15 +1,21 @@
 //! What the specification wants of an operation's inputs before anything is carried out, and the library finds only in the
-//! field that takes them, when fields before it have had their effect: that every required variable has a value, and that an
-//! Int has 32 bits.
+//! field that takes them, when fields before it have had their effect: that every required variable has a value, that an Int
+//! has 32 bits, and that an input object is an object.
 
 use async_graphql::parser::types::{BaseType, ExecutableDocument, Selection, SelectionSet};
 use async_graphql::{Name, Pos, ServerError, Value, Variables};
 use async_graphql_value::{ConstValue, Number, Value as Literal};
 
 use super::gateway::named_operation;
+use super::inputs::Inputs;
 
 /// Checks the operation that is named, and the literals of all.
-pub fn check(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> Result<(), ServerError> {
+pub fn check(
+    inputs: &Inputs,
+    document: &ExecutableDocument,
+    name: Option<&str>,
+    variables: &Variables,
+) -> Result<(), ServerError> {
     if let Some(operation) = named_operation(document, name) {
         for definition in &operation.variable_definitions {
             let (name, of) = (&definition.node.name.node, &definition.node.var_type.node);
@@ -21,27 +27,39 @@ pub fn check(document: &ExecutableDocument, name: Option<&str>, variables: &Vari
             if of.base == BaseType::Named(Name::new("Int")) {
                 integer(value, definition.pos)?;
             }
+            if let Some(value) = value
+                && let Some(missed) = inputs.missed_in(of, &value.clone().into_value())
+            {
+                return Err(no_object(missed, definition.pos));
+            }
         }
     }
     let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
     let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).try_for_each(literals)
+    operations.chain(fragments).try_for_each(|set| literals(inputs, set))
 }
 
 /// No argument takes another number than an Int, so that a number says what it is to be.
-fn literals(set: &SelectionSet) -> Result<(), ServerError> {
+fn literals(inputs: &Inputs, set: &SelectionSet) -> Result<(), ServerError> {
     set.items.iter().try_for_each(|selection| match &selection.node {
         Selection::Field(field) => {
-            for (_, argument) in &field.node.arguments {
+            for (name, argument) in &field.node.arguments {
+                if let Some(missed) = inputs.missed(&field.node.name.node, &name.node, &argument.node) {
+                    return Err(no_object(missed, argument.pos));
+                }
                 if let Literal::Number(number) = &argument.node {
                     thirty_two_bits(number, argument.pos)?;
                 }
             }
-            literals(&field.node.selection_set.node)
+            literals(inputs, &field.node.selection_set.node)
         }
-        Selection::InlineFragment(inline) => literals(&inline.node.selection_set.node),
+        Selection::InlineFragment(inline) => literals(inputs, &inline.node.selection_set.node),
         Selection::FragmentSpread(_) => Ok(()),
     })
+}
+
+fn no_object(name: &str, at: Pos) -> ServerError {
+    ServerError::new(format!("Expected value of type \"{name}\", which is an object."), Some(at))
 }
 
 fn integer(value: Option<&Value>, at: Pos) -> Result<(), ServerError> {
@@ -67,7 +85,9 @@ mod tests {
 
     fn refused(document: &str, variables: Json) -> Option<String> {
         let document = async_graphql::parser::parse_query(document).unwrap();
-        check(&document, None, &Variables::from_json(variables)).err().map(|error| error.message)
+        check(&Inputs::of(&crate::graphql::sdl()), &document, None, &Variables::from_json(variables))
+            .err()
+            .map(|error| error.message)
     }
 
     #[test]
@@ -91,6 +111,30 @@ mod tests {
         }
         assert_eq!(refused("{ incidents(first: 2147483647) { totalCount } }", json!({})), None);
         assert_eq!(refused("{ incidents(first: -2147483648) { totalCount } }", json!({})), None);
+    }
+
+    #[test]
+    fn an_input_object_is_an_object() {
+        for (value, missed) in [
+            ("[]", Some("SubmitAlertInput")),
+            ("5", Some("SubmitAlertInput")),
+            ("\"x\"", Some("SubmitAlertInput")),
+            ("null", None),
+            ("{}", None),
+        ] {
+            let message = missed.map(|name| format!("Expected value of type \"{name}\", which is an object."));
+            let literal = format!("mutation {{ submitAlert(input: {value}) {{ status }} }}");
+            assert_eq!(refused(&literal, json!({})), message, "{value}");
+            let document = "mutation($i: SubmitAlertInput!) { submitAlert(input: $i) { status } }";
+            let variable = format!("{{ \"i\": {value} }}").parse::<Json>().unwrap();
+            assert_eq!(refused(document, variable), message, "{value}");
+        }
+        let steps =
+            |steps: &str| format!("mutation {{ createPlaybook(input: {{ name: \"n\", steps: {steps} }}) {{ id }} }}");
+        let message = "Expected value of type \"PlaybookStepInput\", which is an object.";
+        assert_eq!(refused(&steps("[{ title: \"t\" }, []]"), json!({})).as_deref(), Some(message));
+        assert_eq!(refused(&steps("7"), json!({})).as_deref(), Some(message));
+        assert_eq!(refused(&steps("{ title: \"one, of which a list is made\" }"), json!({})), None);
     }
 
     #[test]

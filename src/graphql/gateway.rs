@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::error::{self, Code, Refusal};
+use super::inputs::Inputs;
 use super::loader::Loaders;
 use super::outline::Outline;
 use super::survey::Surveyor;
@@ -31,6 +32,7 @@ pub struct Gateway {
     store: Store,
     clock: Clock,
     outline: Arc<Outline>,
+    inputs: Arc<Inputs>,
     bounds: QueryConfig,
 }
 
@@ -42,8 +44,9 @@ impl Gateway {
             builder = builder.disable_introspection().disable_suggestions();
         }
         let schema = builder.finish();
-        let outline = Arc::new(Outline::of(&schema.sdl()));
-        Self { schema, store, clock, outline, bounds }
+        let sdl = schema.sdl();
+        let (outline, inputs) = (Arc::new(Outline::of(&sdl)), Arc::new(Inputs::of(&sdl)));
+        Self { schema, store, clock, outline, inputs, bounds }
     }
 
     /// Without a database, for tests of what needs none.
@@ -136,7 +139,7 @@ impl Gateway {
         if let Some(excess) = Surveyor::new(&self.outline, document, &variables).document().excess(&self.bounds) {
             return Err(self.refuse_document(excess));
         }
-        coercion::check(document, name.as_deref(), &variables)
+        coercion::check(&self.inputs, document, name.as_deref(), &variables)
             .map_err(|failed| self.broken(failed, Code::GraphqlValidationFailed))?;
         request.variables = variables;
         request.parsed_query().map_err(|failed| self.broken(failed, Code::GraphqlParseFailed))

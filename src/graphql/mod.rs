@@ -10,6 +10,7 @@ mod error;
 mod gateway;
 mod incident;
 mod input;
+mod inputs;
 mod loader;
 mod mutation;
 mod outline;
