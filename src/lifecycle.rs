@@ -103,6 +103,14 @@ impl Lifecycle {
         tokio::spawn(self.inner.tracker.track_future(run));
     }
 
+    /// The same, of a task that knows no end: the soft stage drops it.
+    pub fn spawn_until_soft(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let soft = self.inner.soft.clone();
+        self.spawn(name, async move {
+            soft.run_until_cancelled(task).await;
+        });
+    }
+
     /// Runs one of many tasks of which none matters to another, such as a connection: its panic is logged and costs
     /// nothing else.
     ///

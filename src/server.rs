@@ -116,7 +116,7 @@ pub async fn run(
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
         read_timeout: bounds.read_timeout,
     });
-    lifecycle.spawn("rates", async move { rates.sweep().await });
+    lifecycle.spawn_until_soft("rates", async move { rates.sweep().await });
     let closing = CancellationToken::new();
     if let Some(tls) = &tls {
         lifecycle.spawn("certificate", tls.clone().follow(lifecycle.soft().clone()));

@@ -74,10 +74,11 @@ impl Authenticator {
             refused: Cache::new(REFUSED),
             held: Mutex::default(),
         });
+        // ends when nobody is left who could ask
         lifecycle.spawn("API key look-ups", desk.run());
-        lifecycle.spawn("credentials", sweep::run(Arc::clone(&required)));
+        lifecycle.spawn_until_soft("credentials", sweep::run(Arc::clone(&required)));
         if let Some(published) = required.tokens.as_ref().and_then(Tokens::published) {
-            lifecycle.spawn("published keys", Arc::clone(published).run());
+            lifecycle.spawn_until_soft("published keys", Arc::clone(published).run());
         }
         Ok(Self(Mode::Required(required)))
     }

@@ -148,3 +148,11 @@ async fn a_ping_with_another_identity_or_a_wrong_token_ends_the_connection() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_service_that_asks_everybody_ends_when_it_is_told_to() {
+    let database = TestDatabase::new().await;
+    let service = start_required(&database.database_url(), &["--drain-timeout", "10m"]).await;
+    assert_eq!(service.data("{ viewer { subject } }", json!({})).await["viewer"]["subject"], "mei");
+    service.stop().await;
+}
