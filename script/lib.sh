@@ -239,7 +239,7 @@ start_service() {
   for attempt in 1 2 3 4 5 6 7 8; do
     address=${SERVICE_ADDRESS:-127.0.0.1:$((20000 + RANDOM % 12000))}
     DATABASE_URL=${INCIDENT_MANAGER_TEST_SERVER%/*}/$SERVICE_DATABASE \
-      "${CARGO_TARGET_DIR:-target}/debug/incident-manager" serve --listen "$address" --auth off "$@" >>"$SERVICE_LOG" 2>&1 &
+      "${CARGO_TARGET_DIR:-target}/debug/incident-manager" serve --listen "$address" "$@" >>"$SERVICE_LOG" 2>&1 &
     SERVICE_PID=$!
     while kill -0 "$SERVICE_PID" 2>/dev/null; do
       if [[ $(ask_service /health/ready "$address") == HTTP/1.?" 200 "* ]]; then
