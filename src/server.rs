@@ -34,6 +34,8 @@ const BLOCK_BYTES: usize = 256 << 10;
 const BLOCK_SCAN: usize = 16_384;
 /// Blocks that are executed at a time.
 const REPLAYS: usize = 2;
+/// Subscribers that take from blocks at a time: enough to keep the threads busy.
+const TURNS: usize = 8;
 
 /// Why the service did not serve, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ pub async fn run(
             }
         }
     });
-    lifecycle.spawn("metrics", metrics.clone().upkeep(lifecycle.soft().clone()));
+    lifecycle.spawn_until_soft("metrics", metrics.clone().upkeep());
 
     let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
     let authenticator = Authenticator::start(config.auth_mode(), &config.auth, &store, &clock, &lifecycle)?;
@@ -93,6 +95,7 @@ pub async fn run(
         block_scan: BLOCK_SCAN,
         replay_bytes: config.events.replay_bytes,
         replays: REPLAYS,
+        turns: TURNS,
         replay_connections: (requests / 4).max(1),
     };
     let history = History::new(store.clone(), Arc::clone(&hub));
@@ -119,7 +122,7 @@ pub async fn run(
     lifecycle.spawn_until_soft("rates", async move { rates.sweep().await });
     let closing = CancellationToken::new();
     if let Some(tls) = &tls {
-        lifecycle.spawn("certificate", tls.clone().follow(lifecycle.soft().clone()));
+        lifecycle.spawn_until_soft("certificate", tls.clone().follow());
     }
     let proxies = TrustedProxies::new(network.trusted_proxies);
     let transport = Transport { listener, sockets, bounds, proxies, tls };

@@ -60,21 +60,27 @@ async fn bench(quick: bool) {
     println!("  {:.0} events/s", float(some) / seconds);
 
     let (clients, behind) = (if quick { 2000 } else { 10_000 }, 600);
-    println!("\n{clients} clients that return at once, {behind} events behind, and 100 that are live at 20 events/s");
+    println!("\n{clients} clients that return at once, and 100 that are live at 20 events/s");
     let cursor = position(&in_memory).await;
     insert(&mut writer, behind).await;
     wait_for(&in_memory, many + some + behind).await;
     let mut live = Live::start(&in_memory, 100, "subscription { criticalIncidents { createdAt } }").await;
     trickle(&mut writer, 100).await;
     let quiet = live.report().await;
+    let gone = format!("subscription {{ newIncidents(severities: [P2]) {{ {PLAIN} }} }}");
+    let (seconds, ()) =
+        tokio::join!(Herd::run(&in_memory, clients, 0, &gone), async { trickle(&mut writer, 100).await });
+    let arriving = live.report().await;
+    println!("  having missed nothing, all are there after {seconds:.1} s");
+    println!("  live p99: quiet {quiet:.1} ms, meanwhile {arriving:.1} ms, {:.1} times", arriving / quiet);
     let (before, cpu) = (counters(&in_memory).await, in_memory.cpu());
     let query = after(PLAIN, &cursor);
     let (seconds, ()) =
         tokio::join!(Herd::run(&in_memory, clients, behind, &query), async { trickle(&mut writer, 100).await });
     let meanwhile = live.report().await;
     let after = counters(&in_memory).await;
-    println!("  all have caught up after {seconds:.1} s");
-    println!("  live p99: quiet {:.1} ms, meanwhile {:.1} ms, {:.1} times", quiet, meanwhile, meanwhile / quiet);
+    println!("  {behind} events behind, all have caught up after {seconds:.1} s");
+    println!("  live p99: quiet {quiet:.1} ms, meanwhile {meanwhile:.1} ms, {:.1} times", meanwhile / quiet);
     println!(
         "  reads of the log {}, of memory {}, blocks {}, executions {}",
         after[0] - before[0],

@@ -58,12 +58,9 @@ fn spawn_when(
     name: &'static str,
     task: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (migrated, soft) = (migrated.clone(), lifecycle.soft().clone());
-    lifecycle.spawn(name, async move {
-        soft.run_until_cancelled(async move {
-            migrated.cancelled().await;
-            task.await;
-        })
-        .await;
+    let migrated = migrated.clone();
+    lifecycle.spawn_until_soft(name, async move {
+        migrated.cancelled().await;
+        task.await;
     });
 }

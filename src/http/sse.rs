@@ -192,6 +192,8 @@ impl Events {
                 }
                 match subscriber.poll_take(context, CHUNK_RESULTS, self.max_bytes, &mut self.frames) {
                     Poll::Ready(Ok(())) => {
+                        // nobody tells when the client takes no more
+                        subscriber.rest();
                         let mut text =
                             Vec::with_capacity(self.frames.iter().map(|frame| frame.payload.len() + 80).sum());
                         for frame in self.frames.drain(..) {

@@ -15,7 +15,6 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config::TlsConfig;
@@ -70,9 +69,10 @@ impl Tls {
         &self.acceptor
     }
 
-    /// Reads the files again whenever they have changed, until `end`. What cannot be read leaves what there was.
-    pub async fn follow(self, end: CancellationToken) {
-        while end.run_until_cancelled(sleep(FILE_POLL)).await.is_some() {
+    /// Reads the files again whenever they have changed. What cannot be read leaves what there was.
+    pub async fn follow(self) {
+        loop {
+            sleep(FILE_POLL).await;
             self.certificate.refresh();
         }
     }

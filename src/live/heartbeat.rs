@@ -7,7 +7,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::Live;
 use super::feed::Feed;
@@ -62,24 +61,21 @@ impl Heartbeats {
     }
 }
 
-pub async fn run(live: Arc<Live>, stop: CancellationToken) {
+pub async fn run(live: Arc<Live>) {
     let beats = &live.heartbeats;
-    let work = async {
-        loop {
-            match beats.next() {
-                Some(at) => tokio::select! { () = sleep_until(at) => {}, () = beats.added.notified() => {} },
-                None => beats.added.notified().await,
-            }
-            let now = Instant::now();
-            while let Some(weak) = beats.pop(now) {
-                // not under the lock: this may be the feed's last handle
-                let Some(feed) = weak.upgrade() else { continue };
-                let next = attend(&live, &feed, now);
-                beats.schedule(next, weak);
-            }
+    loop {
+        match beats.next() {
+            Some(at) => tokio::select! { () = sleep_until(at) => {}, () = beats.added.notified() => {} },
+            None => beats.added.notified().await,
         }
-    };
-    stop.run_until_cancelled(work).await;
+        let now = Instant::now();
+        while let Some(weak) = beats.pop(now) {
+            // not under the lock: this may be the feed's last handle
+            let Some(feed) = weak.upgrade() else { continue };
+            let next = attend(&live, &feed, now);
+            beats.schedule(next, weak);
+        }
+    }
 }
 
 /// Sends a HEARTBEAT if one is due; when to look again.

@@ -18,6 +18,7 @@ mod plan;
 mod replay;
 mod runner;
 mod subscriber;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,8 @@ pub struct Limits {
     pub replay_bytes: usize,
     /// Blocks that are executed at a time.
     pub replays: usize,
+    /// Subscribers that take from blocks at a time.
+    pub turns: usize,
     /// Connections that replays may use at a time, to read the log and for selections that wait for the database.
     pub replay_connections: usize,
 }
@@ -101,6 +104,7 @@ pub struct Live {
     waiting: Semaphore,
     replays: Semaphore,
     replay_database: Semaphore,
+    turns: Arc<Semaphore>,
     budget: Arc<Budget>,
     counts: Counts,
 }
@@ -119,6 +123,7 @@ impl Live {
             waiting: Semaphore::new(limits.waiting.max(limits.side_by_side)),
             replays: Semaphore::new(limits.replays),
             replay_database: Semaphore::new(limits.replay_connections),
+            turns: Arc::new(Semaphore::new(limits.turns)),
             budget: Budget::new(limits.replay_bytes),
             history,
             gateway,
@@ -134,7 +139,7 @@ impl Live {
                 expired: counter!(metric::CURSORS_EXPIRED),
             },
         });
-        lifecycle.spawn("heartbeats", heartbeat::run(Arc::clone(&live), lifecycle.soft().clone()));
+        lifecycle.spawn_until_soft("heartbeats", heartbeat::run(Arc::clone(&live)));
         live
     }
 
@@ -207,16 +212,21 @@ impl Live {
                 return Err(Box::new(self.gateway.refusal(Code::GraphqlValidationFailed, message)));
             }
         };
+        // whichever feed is not wanted, ours or one that has failed, goes after the lock: it comes back to it as it goes
         let mut feeds = self.feeds.lock();
-        // somebody may have been faster; ours is dropped after the lock
-        if let Some(other) = feeds.get(&key).and_then(Weak::upgrade).filter(|other| other.is_usable()) {
-            drop(feeds);
-            return Ok(other);
+        let known = feeds.get(&key).and_then(Weak::upgrade);
+        let somebody_was_faster = known.as_ref().is_some_and(|known| known.is_usable());
+        if !somebody_was_faster {
+            feeds.insert(key, Arc::downgrade(&feed));
         }
-        feeds.insert(key, Arc::downgrade(&feed));
         drop(feeds);
-        self.heartbeats.add(&feed);
-        Ok(feed)
+        match known {
+            Some(known) if somebody_was_faster => Ok(known),
+            _ => {
+                self.heartbeats.add(&feed);
+                Ok(feed)
+            }
+        }
     }
 
     fn not_read_yet(&self) -> Box<Response> {

@@ -10,6 +10,7 @@ use metrics::gauge;
 
 use super::block::{Block, Outcome, Wish};
 use super::feed::{Feed, Frame};
+use super::turn::Turn;
 use crate::domain::{Cursor, Position};
 use crate::events::{Hub, Numbering, Place};
 use crate::telemetry::metric;
@@ -32,6 +33,7 @@ pub struct Subscriber {
     tick: u64,
     slot: usize,
     waiting: Option<Waiting>,
+    turn: Turn,
     /// Somebody else's block did not help: the next is to begin right here.
     alone: bool,
 }
@@ -40,6 +42,8 @@ pub struct Subscriber {
 enum Waiting {
     /// A block, which begins there. It outlives a wait that is cut off.
     Block(Wish, Position),
+    /// Its turn to take from this block.
+    Turn(Arc<Block>),
     /// The words in which to say that this cannot be resumed.
     Farewell(BoxFuture<'static, Bytes>),
 }
@@ -81,7 +85,7 @@ impl Subscriber {
     pub(super) fn new(feed: Arc<Feed>, at: Cursor, numbering: Numbering) -> Self {
         let (slot, tick) = feed.join();
         gauge!(metric::SUBSCRIPTIONS).increment(1);
-        Self { feed, at, numbering, told: at.position, tick, slot, waiting: None, alone: false }
+        Self { feed, at, numbering, told: at.position, tick, slot, waiting: None, turn: Turn::None, alone: false }
     }
 
     fn hub(&self) -> &Arc<Hub> {
@@ -97,7 +101,8 @@ impl Subscriber {
         self.at
     }
 
-    /// Takes what comes next, at most `limit` and `bytes`, in order. Call it when the socket can take more, never before.
+    /// Takes what comes next, at most `limit` and `bytes`, in order. Call it when the socket can take more, never before; and
+    /// after something was taken, call it again, or [`Self::rest`].
     pub fn poll_take(
         &mut self,
         context: &mut Context<'_>,
@@ -107,6 +112,9 @@ impl Subscriber {
     ) -> Poll<Result<(), Ended>> {
         let before = frames.len();
         let polled = self.poll(context, Room { limit, bytes, frames });
+        if polled.is_pending() {
+            self.turn.end();
+        }
         let taken = frames.len() - before;
         if taken > 0 {
             self.told = self.at.position;
@@ -119,13 +127,19 @@ impl Subscriber {
         let nothing_yet = room.frames.len();
         loop {
             match &mut self.waiting {
+                Some(Waiting::Turn(block)) => {
+                    ready!(self.turn.poll(&self.feed.live().turns, context));
+                    let block = Arc::clone(block);
+                    self.waiting = None;
+                    self.take_block(&block, &mut room);
+                }
                 Some(Waiting::Farewell(words)) => return Poll::Ready(Err(Ended(ready!(words.as_mut().poll(context))))),
                 Some(Waiting::Block(wish, from)) => {
                     let (outcome, from) = (ready!(wish.poll_unpin(context)), *from);
                     self.waiting = None;
                     match outcome {
                         Ok(Outcome::Made(block)) if block.from <= self.at.position => {
-                            self.take_block(&block, &mut room);
+                            self.waiting = Some(Waiting::Turn(block));
                         }
                         // whose place has been overtaken by retention, or by a new numbering
                         Ok(Outcome::Made(_) | Outcome::Expired) if from == self.at.position => self.expire(),
@@ -140,7 +154,7 @@ impl Subscriber {
                     Next::Nothing => return Poll::Pending,
                     Next::Failed(errors) => return Poll::Ready(Err(Ended(errors))),
                     Next::Void => self.expire(),
-                    Next::Below => self.replay(&mut room),
+                    Next::Below => self.replay(),
                 },
             }
             if room.frames.len() > nothing_yet {
@@ -186,15 +200,16 @@ impl Subscriber {
         Next::Nothing
     }
 
-    /// Takes from a block that is there, or wishes for one.
-    fn replay(&mut self, room: &mut Room<'_>) {
+    /// Looks for a block that is there, or wishes for one.
+    fn replay(&mut self) {
         let covering = self.feed.blocks.lock().covering(self.at.position, self.hub());
-        if let Some(block) = covering {
-            self.take_block(&block, room);
-        } else {
-            let (wish, from) = self.feed.wish(self.place(), if self.alone { 0 } else { SHARE });
-            self.waiting = Some(Waiting::Block(wish, from));
-        }
+        self.waiting = Some(match covering {
+            Some(block) => Waiting::Turn(block),
+            None => {
+                let (wish, from) = self.feed.wish(self.place(), if self.alone { 0 } else { SHARE });
+                Waiting::Block(wish, from)
+            }
+        });
     }
 
     /// Takes from a block that begins here or below.
@@ -220,6 +235,12 @@ impl Subscriber {
     fn expire(&mut self) {
         let live = Arc::clone(self.feed.live());
         self.waiting = Some(Waiting::Farewell(Box::pin(async move { live.expired_json().await })));
+    }
+
+    /// Its client takes nothing for now: others get its turn, and it keeps no block from being evicted.
+    pub fn rest(&mut self) {
+        self.turn = Turn::None;
+        self.waiting.take_if(|waiting| matches!(waiting, Waiting::Turn(_)));
     }
 
     /// The cursor up to which this subscriber has got everything, if that is further than what its client knows of.

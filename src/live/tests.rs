@@ -26,6 +26,7 @@ const ROOMY: Limits = Limits {
     block_scan: 1000,
     replay_bytes: 1 << 20,
     replays: 1,
+    turns: 1,
     replay_connections: 1,
 };
 
@@ -202,6 +203,29 @@ async fn a_wish_that_nobody_waits_for_is_not_fulfilled() {
         tokio::task::yield_now().await;
     }
     assert_eq!(keep.feed.blocks.lock().made().count(), 0);
+}
+
+#[tokio::test]
+async fn those_who_replay_have_turns() {
+    let fixture = Fixture::new(ROOMY);
+    fixture.append(FIRST, 1..=10);
+    let mut subscribers = Vec::new();
+    for _ in 0..3 {
+        subscribers.push(fixture.subscribe(Some(cursor(FIRST, 0))).await);
+    }
+    let [first, second, third] = &mut subscribers[..] else { unreachable!("three") };
+    let mut frames = Vec::new();
+    poll_fn(|context| first.poll_take(context, 1, 999, &mut frames)).await.unwrap();
+    for waiting in [&mut *second, &mut *third] {
+        assert_eq!(drain(waiting, 9).await, [""; 0], "the turn is taken");
+    }
+    // who waits may rest too, and loses its place
+    first.rest();
+    second.rest();
+    assert_eq!(drain(second, 1).await, [""; 0], "it is the third one's turn");
+    assert_eq!(drain(third, 4).await, titles(1, 1..=10));
+    assert_eq!(drain(second, 4).await, titles(1, 1..=10), "who has got everything gives its turn back");
+    assert_eq!(drain(first, 4).await, titles(1, 2..=10));
 }
 
 #[tokio::test]

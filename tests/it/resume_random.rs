@@ -69,6 +69,7 @@ impl Replica {
             block_scan: rng.random_range(1..200),
             replay_bytes: rng.random_range(300..100_000),
             replays: rng.random_range(1..4),
+            turns: rng.random_range(1..4),
             replay_connections: rng.random_range(1..4),
         };
         println!("tail {}, {limits:?}", config.events.tail_events);
@@ -245,6 +246,10 @@ impl Client {
             let take = poll_fn(|context| subscriber.poll_take(context, limit, bytes, &mut frames));
             let taken = tokio::time::timeout(Duration::from_millis(self.rng.random_range(1..40)), take).await;
             self.take(&mut frames);
+            // a socket that takes no more for now
+            if self.rng.random() {
+                subscriber.rest();
+            }
             match taken {
                 Ok(Err(Ended(errors))) => {
                     let errors: Value = serde_json::from_slice(&errors).unwrap();

@@ -29,6 +29,9 @@ const TURN: usize = 32;
 const MAX_WAITING_ANSWERS: usize = 4 << 10;
 /// Messages that are read before results get their turn.
 const READ_TURN: usize = 16;
+/// Rounds of writing and reading before the other tasks of the process get their turn: what comes one by one needs two, to
+/// see that there is no more; who has much to catch up with would keep a thread for milliseconds.
+const ROUNDS: usize = 2;
 /// How long a client may take to answer a close frame.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -101,7 +104,7 @@ impl Connection {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        loop {
+        for _ in 0..ROUNDS {
             if let Poll::Ready(end) = self.poll_time(context) {
                 return Poll::Ready(end);
             }
@@ -124,6 +127,8 @@ impl Connection {
                 return Poll::Pending;
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The connection's one timer: for `connection_init`, then for pings.
@@ -258,26 +263,23 @@ impl Connection {
         self.socket.text(|text| protocol::error(text, id, &errors_json(&refused.errors)));
     }
 
-    /// Writes what there is until the socket takes no more. True: something was written to the end.
+    /// Writes what there is, for one turn. True: it was written to the end, and there may be more.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
-        let mut wrote = false;
-        loop {
-            if !self.blocked {
-                self.pull(context);
-            }
-            if !self.socket.wants_flush() {
-                return Ok(wrote);
-            }
-            let queued = self.socket.queued();
-            let flushed = self.socket.poll_flush(context).map_err(|_| End::Gone)?;
-            // a client that reads is there, though its answers are behind what it still has to read
-            self.heard |= self.blocked && self.socket.queued() < queued;
-            self.blocked = flushed.is_pending();
-            if self.blocked {
-                return Ok(wrote);
-            }
-            wrote = true;
+        if !self.blocked {
+            self.pull(context);
         }
+        if !self.socket.wants_flush() {
+            return Ok(false);
+        }
+        let queued = self.socket.queued();
+        let flushed = self.socket.poll_flush(context).map_err(|_| End::Gone)?;
+        // a client that reads is there, though its answers are behind what it still has to read
+        self.heard |= self.blocked && self.socket.queued() < queued;
+        self.blocked = flushed.is_pending();
+        if self.blocked {
+            self.operations.iter_mut().for_each(Operation::rest);
+        }
+        Ok(!self.blocked)
     }
 
     /// Asks every operation for what it has, as long as there is room for it.

@@ -11,6 +11,15 @@ pub struct Operation {
     pub running: Running,
 }
 
+impl Operation {
+    /// The client takes nothing for now.
+    pub fn rest(&mut self) {
+        if let Running::Subscription(subscriber) = &mut self.running {
+            subscriber.rest();
+        }
+    }
+}
+
 pub enum Running {
     Opening(BoxFuture<'static, Result<Subscriber, Box<Response>>>),
     Subscription(Subscriber),
