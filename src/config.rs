@@ -250,6 +250,18 @@ pub struct ConnectionsConfig {
     #[arg(long, env = "INCIDENT_MANAGER_MAX_CONNECTIONS_PER_ADDRESS", value_parser = at_least_one, value_name = "COUNT")]
     pub max_connections_per_address: Option<usize>,
 
+    /// The same of one credential; refused with status 429, or closed with 1013
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_CONNECTIONS_PER_CREDENTIAL", default_value_t = 4096, value_parser = at_least_one)]
+    pub max_connections_per_credential: usize,
+
+    /// Subscriptions that one credential may have open, on all its connections
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_SUBSCRIPTIONS_PER_CREDENTIAL", default_value_t = 16_384, value_parser = at_least_one)]
+    pub max_subscriptions_per_credential: usize,
+
+    /// The same of one client address, of an IPv6 network of 64 bits [default: no limit]
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_SUBSCRIPTIONS_PER_ADDRESS", value_parser = at_least_one, value_name = "COUNT")]
+    pub max_subscriptions_per_address: Option<usize>,
+
     /// How long a client may take for the handshake of TLS, for a request's head, and for its body; an idle connection is closed after as long
     #[arg(long, env = "INCIDENT_MANAGER_READ_TIMEOUT", default_value = "75s", value_parser = duration)]
     pub read_timeout: Duration,

@@ -14,7 +14,8 @@ use crate::events::{self, History};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{
-    self, Admission, AppState, Guard, Obstacle, Rates, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies,
+    self, Admission, AppState, Guard, Holdings, Obstacle, Rates, Readiness, Sockets, Tls, TlsError, Transport,
+    TrustedProxies,
 };
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
@@ -103,6 +104,7 @@ pub async fn run(
     let (bounds, network) = (config.connections, config.network);
     let sockets = Sockets::allowed(bounds.max_connections);
     let admission = Admission::new(sockets.held, bounds.max_connections_per_address);
+    let holdings = Holdings::new(&bounds);
     let app = http::router(AppState {
         live,
         store: store.clone(),
@@ -111,6 +113,7 @@ pub async fn run(
         rates: Arc::clone(&rates),
         session: config.session.clone(),
         admission: Arc::clone(&admission),
+        holdings,
         readiness: Arc::new(Readiness::new(migrated, obstacle, lifecycle.draining().clone(), hub)),
         metrics,
         clock,

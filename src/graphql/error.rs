@@ -80,13 +80,29 @@ pub struct Refusal {
     pub id: Option<Uuid>,
     /// Of what was too much at a time: after how long there may be more.
     pub retry_after: Option<Duration>,
+    /// Of what is too many: how many there may be.
+    pub limit: Option<u32>,
     /// Of a stream that cannot be resumed: from where on it can.
-    pub oldest_cursor: Option<String>,
+    pub oldest_cursor: Option<Box<str>>,
 }
 
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, id: None, retry_after: None, oldest_cursor: None }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            id: None,
+            retry_after: None,
+            limit: None,
+            oldest_cursor: None,
+        }
+    }
+
+    /// There are as many open as there may be at a time.
+    pub fn beyond(limit: usize, message: impl Into<String>) -> Self {
+        let limit = Some(u32::try_from(limit).unwrap_or(u32::MAX));
+        Self { limit, ..Self::new(Code::RateLimitExceeded, message) }
     }
 
     /// The same of a part of the input: its field is that part's.
@@ -221,8 +237,11 @@ pub(super) fn tell(failed: &mut ServerError, told: Refusal, clock: &Clock) {
     if let Some(after) = told.retry_after {
         extensions.set("retryAfterMs", milliseconds(after));
     }
+    if let Some(limit) = told.limit {
+        extensions.set("limit", limit);
+    }
     if let Some(cursor) = told.oldest_cursor {
-        extensions.set("oldestCursor", cursor);
+        extensions.set("oldestCursor", &*cursor);
     }
 }
 

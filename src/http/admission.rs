@@ -1,8 +1,6 @@
 //! Who may hold a connection open: WebSocket connections and event streams are counted, in all and of each client's
 //! address, and come to their end in turn when the service drains.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::problem::Problem;
-use crate::graphql::Code;
+use super::tally::Tally;
+use crate::graphql::Refusal;
 use crate::telemetry::metric;
 
 /// Between two looks at how many connections a drain has to have ended.
@@ -27,41 +26,30 @@ const NETWORK_MASK: u128 = !0 << 64;
 /// The connections that are open.
 pub struct Admission {
     max: usize,
-    max_per_address: Option<usize>,
-    open: Mutex<Open>,
+    open: Mutex<usize>,
+    of_address: Option<Tally<IpAddr>>,
     /// A drain gives one to each connection, to that first which has waited longest; at its end there is one for everybody.
     turns: Semaphore,
 }
 
-#[derive(Default)]
-struct Open {
-    count: usize,
-    /// Kept only where addresses have a limit.
-    by_address: HashMap<IpAddr, usize>,
-}
-
 impl Admission {
     pub fn new(max: usize, max_per_address: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { max, max_per_address, open: Mutex::default(), turns: Semaphore::new(0) })
+        let of_address = max_per_address.map(|max| Tally::new(max, "an address", "connections"));
+        Arc::new(Self { max, open: Mutex::default(), of_address, turns: Semaphore::new(0) })
     }
 
     /// Admits a connection, or says why not.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Problem> {
         let address = network(address);
         let mut open = self.open.lock();
-        if open.count >= self.max {
-            let detail = format!("the service has its {} connections open", self.max);
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::RateLimitExceeded, detail));
+        if *open >= self.max {
+            let message = format!("the service has its {} connections open", self.max);
+            return Err(Problem::of(StatusCode::SERVICE_UNAVAILABLE, Refusal::beyond(self.max, message)));
         }
-        if let Some(max) = self.max_per_address {
-            let of_address = open.by_address.entry(address).or_default();
-            if *of_address >= max {
-                let detail = format!("an address may have {max} connections open");
-                return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimitExceeded, detail));
-            }
-            *of_address += 1;
+        if let Some(of_address) = &self.of_address {
+            of_address.add(address, 1)?;
         }
-        open.count += 1;
+        *open += 1;
         drop(open);
         gauge!(metric::CONNECTIONS).increment(1);
         Ok(Admitted { admission: Arc::clone(self), address })
@@ -69,7 +57,7 @@ impl Admission {
 
     /// Ends the connections that are open, one after the other, over at most `spread`.
     pub async fn drain(&self, spread: Duration) {
-        let count = self.open.lock().count;
+        let count = *self.open.lock();
         let spread = spread.min(LONGEST_STEP.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)));
         let begun = Instant::now();
         let mut given = 0;
@@ -119,15 +107,10 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut open = self.admission.open.lock();
-        open.count -= 1;
-        if let Entry::Occupied(mut of_address) = open.by_address.entry(self.address) {
-            *of_address.get_mut() -= 1;
-            if *of_address.get() == 0 {
-                of_address.remove();
-            }
+        *self.admission.open.lock() -= 1;
+        if let Some(of_address) = &self.admission.of_address {
+            of_address.remove(self.address, 1);
         }
-        drop(open);
         gauge!(metric::CONNECTIONS).decrement(1);
     }
 }
@@ -163,7 +146,7 @@ mod tests {
         let _next_network = admission.enter(address("2001:db8:0:2::1")).unwrap();
         drop(first);
         let _again = admission.enter(address("192.0.2.1")).unwrap();
-        assert_eq!(admission.open.lock().by_address.len(), 4);
+        assert_eq!(admission.of_address.as_ref().map(Tally::keys), Some(4));
     }
 
     #[test]
@@ -173,8 +156,7 @@ mod tests {
         assert!(admission.enter(address("192.0.2.1")).is_err());
         assert!(admission.enter(address("192.0.2.2")).is_err());
         drop(open);
-        let open = admission.open.lock();
-        assert_eq!((open.count, open.by_address.len()), (0, 0));
+        assert_eq!((*admission.open.lock(), admission.of_address.as_ref().map(Tally::keys)), (0, Some(0)));
     }
 
     /// In which steps so many connections end, and that they do so in the order in which they came.

@@ -9,6 +9,7 @@ mod graphql;
 mod guard;
 mod headers;
 mod health;
+mod holding;
 mod json;
 mod observe;
 mod problem;
@@ -18,6 +19,7 @@ mod serve;
 pub mod session;
 mod socket;
 mod sse;
+mod tally;
 mod tls;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub use admission::Admission;
 pub use client::TrustedProxies;
 pub use guard::Guard;
 pub use health::{Obstacle, Readiness};
+pub use holding::Holdings;
 pub use rate::Rates;
 pub use rest::document as openapi;
 pub use serve::{Sockets, Transport, serve};
@@ -59,6 +62,7 @@ pub struct AppState {
     pub rates: Arc<Rates>,
     pub session: SessionConfig,
     pub admission: Arc<Admission>,
+    pub holdings: Arc<Holdings>,
     pub readiness: Arc<Readiness>,
     pub metrics: Metrics,
     pub clock: Clock,

@@ -52,6 +52,10 @@ pub struct Body<'a> {
     #[serde(rename = "retryAfterMs", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u64, required = false)]
     retry_after_ms: Option<u64>,
+    /// Of what is too many: how many there may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u32, required = false)]
+    limit: Option<u32>,
     /// Names an internal error, in the service's log too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Uuid, required = false)]
@@ -154,6 +158,7 @@ pub async fn stamp(State(state): State<AppState>, request: Request, next: Next) 
         code: problem.refusal.code.as_str(),
         field: problem.refusal.field.as_deref(),
         retry_after_ms: problem.refusal.retry_after.map(milliseconds),
+        limit: problem.refusal.limit,
         id: problem.refusal.id,
         timestamp: &print_instant(state.clock.now()),
     };

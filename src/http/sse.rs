@@ -26,6 +26,7 @@ use super::admission::Admitted;
 use super::authenticate;
 use super::client::ClientAddress;
 use super::graphql::{is_json, parse_body, parse_parameters};
+use super::holding::Holding;
 use super::problem::Problem;
 use crate::auth::Credential;
 use crate::graphql::{Code, OperationType};
@@ -93,8 +94,15 @@ async fn stream(
         Ok(place) => place,
         Err(refused) => return refused.into_response(),
     };
+    let mut holding = Holding::new(&state.holdings, client);
+    if let Err(refused) = holding.pass_to(Arc::clone(&credential)) {
+        return Problem::from(refused).into_response();
+    }
     let live = Arc::clone(&state.live);
     let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
+        if let Err(refused) = holding.subscribe() {
+            return Problem::from(refused).into_response();
+        }
         // before the response begins, so that a client which has its head misses nothing
         match live.subscribe(request, &credential.viewer.access, last_seen(headers)).await {
             Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
@@ -110,6 +118,7 @@ async fn stream(
         live: state.live,
         turn: Box::pin(place.turn()),
         _place: place,
+        _holding: holding,
         ended: Box::pin(credential.ended()),
         credential,
         running,
@@ -144,6 +153,7 @@ struct Events {
     /// Comes when the service drains.
     turn: BoxFuture<'static, ()>,
     _place: Admitted,
+    _holding: Holding,
     credential: Arc<Credential>,
     /// Comes when the credential is good no more.
     ended: Pin<Box<WaitForCancellationFutureOwned>>,

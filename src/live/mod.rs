@@ -238,7 +238,7 @@ impl Live {
         self.counts.expired.increment(1);
         let message = "the stream cannot be resumed from this cursor; ask for the state and subscribe anew";
         // while the database is away nobody knows
-        let oldest = self.history.newest().await.ok().map(|log| log.oldest_cursor().encode());
+        let oldest = self.history.newest().await.ok().map(|log| log.oldest_cursor().encode().into());
         self.gateway.refuse(Refusal { oldest_cursor: oldest, ..Refusal::new(Code::CursorExpired, message) })
     }
 

@@ -6,6 +6,7 @@ mod alert_rules;
 mod attacks;
 mod auth_api_keys;
 mod auth_connections;
+mod auth_holdings;
 mod auth_published_keys;
 mod auth_rates;
 mod auth_secrets;

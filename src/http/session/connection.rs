@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_graphql::{Request, Response};
+use async_graphql::Request;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -16,10 +16,8 @@ use super::operation::{Operation, Running};
 use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
 use super::websocket::WebSocket;
-use crate::auth::Invalid;
 use crate::config::SessionConfig;
-use crate::graphql::{Code, OperationType, is_request_error};
-use crate::http::authenticate;
+use crate::graphql::{OperationType, Refusal, is_request_error};
 use crate::live::{Frame, Live, errors_json, response_json};
 
 /// Results that one operation may queue before the others of its connection get their turn. In a burst this is what is
@@ -100,7 +98,7 @@ impl Connection {
     /// Forgets the subscriptions, without a word: a client that hears of a restart subscribes anew.
     fn drain(&mut self) {
         self.draining = true;
-        self.operations.retain(|operation| matches!(operation.running, Running::Execution(_)));
+        self.operations.retain(|operation| !operation.is_subscription());
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -173,9 +171,9 @@ impl Connection {
         Ok(())
     }
 
-    fn tell_operations(&mut self, why: Option<Invalid>) {
+    fn tell_operations(&mut self, why: Option<Refusal>) {
         let Some(why) = why else { return };
-        let errors = errors_json(&self.live.gateway().refuse(authenticate::ended(why)).errors);
+        let errors = errors_json(&self.live.gateway().refuse(why).errors);
         for operation in std::mem::take(&mut self.operations) {
             self.socket.text(|text| protocol::error(text, &operation.id, &errors));
         }
@@ -224,7 +222,7 @@ impl Connection {
             Action::Initialise(bearer) => self.identity.initialise(bearer),
             Action::Refresh(bearer) => self.identity.refresh(bearer),
             Action::Start(id, request) => self.start(id, *request),
-            Action::Stop(id) => self.operations.retain(|operation| operation.id != id),
+            Action::Stop(id) => self.forget(&id),
             Action::Close(close) => return Err(End::Close(close)),
         }
         Ok(())
@@ -234,20 +232,18 @@ impl Connection {
         let limit = self.config.max_operations;
         if self.operations.len() >= limit {
             let message = format!("a connection may have {limit} operations open");
-            let mut refused = self.live.gateway().refusal(Code::RateLimitExceeded, message);
-            for error in &mut refused.errors {
-                error.extensions.get_or_insert_default().set("limit", limit);
-            }
-            return self.refuse(&id, &refused);
+            return self.refuse(&id, Refusal::beyond(limit, message));
         }
         if let Err(refusal) = self.identity.may_begin() {
-            let refused = self.live.gateway().refuse(refusal);
-            return self.refuse(&id, &refused);
+            return self.refuse(&id, refusal);
         }
         // the protocol starts nothing on a connection that is not acknowledged
         let Some(viewer) = self.identity.viewer().cloned() else { return };
         let live = Arc::clone(&self.live);
         let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
+            if let Err(refusal) = self.identity.holding().subscribe() {
+                return self.refuse(&id, refusal);
+            }
             Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access, None).await }))
         } else {
             Running::Execution(Box::pin(async move { live.gateway().execute(request, viewer).await }))
@@ -258,9 +254,19 @@ impl Connection {
     }
 
     /// Ends an operation that has not begun.
-    fn refuse(&mut self, id: &OperationId, refused: &Response) {
+    fn refuse(&mut self, id: &OperationId, refusal: Refusal) {
         self.protocol.ended(id);
+        let refused = self.live.gateway().refuse(refusal);
         self.socket.text(|text| protocol::error(text, id, &errors_json(&refused.errors)));
+    }
+
+    /// Ends an operation, without a word.
+    fn forget(&mut self, id: &OperationId) {
+        if let Some(at) = self.operations.iter().position(|operation| operation.id == *id)
+            && self.operations.remove(at).is_subscription()
+        {
+            self.identity.holding().unsubscribe();
+        }
     }
 
     /// Writes what there is, for one turn. True: it was written to the end, and there may be more.
@@ -298,7 +304,7 @@ impl Connection {
         }
         self.turn = self.turn.wrapping_add(1) % count.max(1);
         for id in ended {
-            self.operations.retain(|operation| operation.id != id);
+            self.forget(&id);
             self.protocol.ended(&id);
         }
     }

@@ -22,6 +22,7 @@ use crate::auth::Credential;
 use crate::graphql::Code;
 use crate::http::AppState;
 use crate::http::client::ClientAddress;
+use crate::http::holding::Holding;
 use crate::http::problem::Problem;
 
 /// Bytes of a client's key.
@@ -45,6 +46,12 @@ pub async fn upgrade(
         Ok(place) => place,
         Err(refused) => return refused.into_response(),
     };
+    let mut holding = Holding::new(&state.holdings, client);
+    if let Some(Extension(credential)) = credential
+        && let Err(refused) = holding.pass_to(credential)
+    {
+        return Problem::from(refused).into_response();
+    }
     let ours = is_offered(request.headers());
     if ours {
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
@@ -59,8 +66,7 @@ pub async fn upgrade(
     let serving = Box::pin(async move {
         let Some(mut socket) = WebSocket::upgraded(upgraded, session.max_message_bytes).await else { return };
         if ours {
-            let credential = credential.map(|Extension(credential)| credential);
-            let identity = Identity::new(authenticator, rates, client, credential);
+            let identity = Identity::new(authenticator, rates, holding);
             Connection::new(socket, live, identity, session).serve(place.turn()).await;
         } else {
             // after the upgrade, because before it a browser's script would not learn the reason; who does not read it

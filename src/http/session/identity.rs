@@ -1,6 +1,5 @@
 //! Who is at the other end of a connection, and until when.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,9 +8,10 @@ use futures::future::BoxFuture;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::protocol::Close;
-use crate::auth::{Authenticator, Bearer, Credential, Denied, Invalid, Viewer};
+use crate::auth::{Authenticator, Bearer, Credential, Denied, Viewer};
 use crate::graphql::Refusal;
-use crate::http::Rates;
+use crate::http::holding::Holding;
+use crate::http::{Rates, authenticate};
 
 /// What has become of who the client is.
 pub enum Turn {
@@ -20,22 +20,18 @@ pub enum Turn {
     /// Goes on by what a ping brought.
     Refreshed,
     /// Not any more, or not at all: why, as operations are told, and how the connection ends.
-    Out(Option<Invalid>, Close),
+    Out(Option<Refusal>, Close),
 }
 
 /// A client's credential, and the one that it has sent to be looked at.
 pub struct Identity {
     authenticator: Authenticator,
     rates: Arc<Rates>,
-    address: IpAddr,
-    credential: Option<Held>,
+    holding: Holding,
+    /// Comes when the credential is good no more.
+    ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// At most one is looked at at a time: until then nothing more is read.
     checking: Option<Checking>,
-}
-
-struct Held {
-    credential: Arc<Credential>,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 struct Checking {
@@ -44,30 +40,31 @@ struct Checking {
 }
 
 impl Identity {
-    /// `credential`: what the upgrade brought.
-    pub fn new(
-        authenticator: Authenticator,
-        rates: Arc<Rates>,
-        address: IpAddr,
-        credential: Option<Arc<Credential>>,
-    ) -> Self {
-        Self { authenticator, rates, address, credential: credential.map(Held::new), checking: None }
+    /// `holding`: by the credential that the upgrade brought, if it did.
+    pub fn new(authenticator: Authenticator, rates: Arc<Rates>, holding: Holding) -> Self {
+        let ended = holding.credential().map(|credential| Box::pin(credential.ended()));
+        Self { authenticator, rates, holding, ended, checking: None }
     }
 
     /// Whether one more operation may begin now.
     pub fn may_begin(&self) -> Result<(), Refusal> {
-        self.rates.of_address(self.address)?;
-        self.credential.as_ref().map_or(Ok(()), |held| self.rates.of_credential(&held.credential))
+        self.rates.of_address(self.holding.address())?;
+        self.holding.credential().map_or(Ok(()), |credential| self.rates.of_credential(credential))
+    }
+
+    /// What the client holds.
+    pub fn holding(&mut self) -> &mut Holding {
+        &mut self.holding
     }
 
     /// Whose operations these are; only of a connection that is acknowledged.
     pub fn viewer(&self) -> Option<&Viewer> {
-        self.credential.as_ref().map(|held| &held.credential.viewer)
+        self.holding.credential().map(|credential| &credential.viewer)
     }
 
     /// Has what `connection_init` brought looked at; without any, what the upgrade brought holds.
     pub fn initialise(&mut self, bearer: Option<Bearer>) {
-        let upgrade = self.credential.as_ref().map(|held| Arc::clone(&held.credential));
+        let upgrade = self.holding.credential().cloned();
         let authenticator = self.authenticator.clone();
         let answer = Box::pin(async move {
             match (bearer, upgrade) {
@@ -98,13 +95,13 @@ impl Identity {
             self.checking = None;
             return Poll::Ready(self.answered(answer, refreshes));
         }
-        if let Some(held) = &mut self.credential
-            && held.ended.as_mut().poll(context).is_ready()
+        if let Some(ended) = &mut self.ended
+            && ended.as_mut().poll(context).is_ready()
         {
-            let why = held.credential.why();
-            self.credential = None;
+            self.ended = None;
+            let why = self.holding.credential().and_then(|credential| credential.why());
             let close = why.map_or_else(Close::forbidden, |why| Close::forbidden_because(&why));
-            return Poll::Ready(Turn::Out(why, close));
+            return Poll::Ready(Turn::Out(why.map(authenticate::ended), close));
         }
         Poll::Pending
     }
@@ -113,24 +110,25 @@ impl Identity {
         match answer {
             Ok(credential) => {
                 if refreshes
-                    && let Some(held) = &self.credential
-                    && !credential.continues(&held.credential)
+                    && let Some(held) = self.holding.credential()
+                    && !credential.continues(held)
                 {
                     return Turn::Out(None, Close::forbidden_because(&"another subject or access"));
                 }
-                self.credential = Some(Held::new(credential));
+                let ended = Box::pin(credential.ended());
+                if let Err(refusal) = self.holding.pass_to(credential) {
+                    let close = Close::try_again_later_because(&refusal.message);
+                    return Turn::Out(Some(refusal), close);
+                }
+                self.ended = Some(ended);
                 if refreshes { Turn::Refreshed } else { Turn::Admitted }
             }
             Err(Denied::Database(_) | Denied::NoKeys) => Turn::Out(None, Close::try_again_later()),
-            Err(Denied::Invalid(invalid)) if refreshes => Turn::Out(Some(invalid), Close::forbidden_because(&invalid)),
+            Err(Denied::Invalid(invalid)) if refreshes => {
+                Turn::Out(Some(authenticate::ended(invalid)), Close::forbidden_because(&invalid))
+            }
             // PROTOCOL.md's words for a connection that is not admitted
             Err(Denied::Missing | Denied::Invalid(_)) => Turn::Out(None, Close::forbidden()),
         }
-    }
-}
-
-impl Held {
-    fn new(credential: Arc<Credential>) -> Self {
-        Self { ended: Box::pin(credential.ended()), credential }
     }
 }

@@ -18,6 +18,10 @@ impl Operation {
             subscriber.rest();
         }
     }
+
+    pub fn is_subscription(&self) -> bool {
+        matches!(self.running, Running::Opening(_) | Running::Subscription(_))
+    }
 }
 
 pub enum Running {

@@ -57,6 +57,11 @@ impl Close {
         Self::new(1013, "Try again later")
     }
 
+    /// The client has as much as it may have at a time.
+    pub fn try_again_later_because(why: &impl fmt::Display) -> Self {
+        Self::new(1013, format!("Try again later: {why}"))
+    }
+
     /// The client offers no subprotocol of ours.
     pub fn subprotocol() -> Self {
         Self::new(4406, "Subprotocol not acceptable")
