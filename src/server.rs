@@ -7,15 +7,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::auth::{Authenticator, KeyError};
+use crate::auth::{Authenticator, KeyError, Rates};
 use crate::clock::Clock;
 use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
 use crate::events::{self, History};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{
-    self, Admission, AppState, Guard, Holdings, Obstacle, Rates, Readiness, Sockets, Tls, TlsError, Transport,
-    TrustedProxies,
+    self, Admission, AppState, Guard, Holdings, Obstacle, Readiness, Sockets, Tls, TlsError, Transport, TrustedProxies,
 };
 use crate::lifecycle::{Lifecycle, LifecycleError};
 use crate::live::{self, Live};
@@ -82,9 +81,16 @@ pub async fn run(
 
     let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
     let authenticator = Authenticator::start(config.auth_mode(), &config.auth, &store, &clock, &lifecycle)?;
-    let gateway = Gateway::new(store.clone(), intake.clone(), authenticator.clone(), clock.clone(), config.query);
-    let requests = usize::try_from(store::request_connections(&config.database)).unwrap_or(1);
     let rates = Arc::new(Rates::new(&config.rates));
+    let gateway = Gateway::new(
+        store.clone(),
+        intake.clone(),
+        authenticator.clone(),
+        Arc::clone(&rates),
+        clock.clone(),
+        config.query,
+    );
+    let requests = usize::try_from(store::request_connections(&config.database)).unwrap_or(1);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::routing::get_service;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use incident_manager::auth::{Authenticator, Viewer};
+use incident_manager::auth::{Authenticator, Caller, Rates};
 use incident_manager::clock::Clock;
 use incident_manager::config::{Command, DatabaseUrl, parse};
 use incident_manager::domain::{Access, Event};
@@ -27,12 +27,13 @@ const CHANNEL: usize = 1 << 16;
 #[derive(Clone)]
 struct Stock {
     gateway: Gateway,
+    caller: Caller,
     events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Executor for Stock {
     async fn execute(&self, request: Request) -> Response {
-        self.gateway.execute(request, Viewer::anonymous()).await
+        self.gateway.execute(request, self.caller.clone()).await
     }
 
     fn execute_stream(&self, request: Request, _: Option<Arc<Data>>) -> BoxStream<'static, Response> {
@@ -79,8 +80,11 @@ async fn serve(address: SocketAddr, database: DatabaseUrl) {
     let hub = events::start(&store, &config.events, &lifecycle, &migrated);
     let events = broadcast::Sender::new(CHANNEL);
     let intake = Intake::new(store.clone(), lifecycle, config.max_waiting_alerts);
-    let gateway = Gateway::new(store, intake, Authenticator::off(), Clock::system(), config.query);
-    let stock = Stock { gateway, events: events.clone() };
+    let (authenticator, rates) = (Authenticator::off(), Arc::new(Rates::new(&config.rates)));
+    let credential = authenticator.authenticate(None).await.unwrap();
+    let caller = Caller { credential, address: address.ip() };
+    let gateway = Gateway::new(store, intake, authenticator, rates, Clock::system(), config.query);
+    let stock = Stock { gateway, caller, events: events.clone() };
     tokio::spawn(async move {
         let mut head = hub.watch();
         head.wait_for(Option::is_some).await.unwrap();

@@ -6,12 +6,14 @@
 mod api_key;
 mod authenticator;
 mod bearer;
+mod caller;
 mod claims;
 mod credential;
 mod denied;
 mod jwks;
 mod key;
 mod lookup;
+mod rate;
 mod sweep;
 mod token;
 mod viewer;
@@ -19,9 +21,11 @@ mod viewer;
 pub use api_key::ApiKeySecret;
 pub use authenticator::Authenticator;
 pub use bearer::Bearer;
+pub use caller::{Caller, network};
 pub use credential::Credential;
 pub use denied::{Denied, Invalid};
 pub use key::KeyError;
+pub use rate::{Rates, TooFast};
 pub use viewer::Viewer;
 
 /// SHA-256.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::api_key::BeyondOwn;
 use super::scalar;
-use crate::auth::Denied;
+use crate::auth::{Denied, TooFast};
 use crate::clock::Clock;
 use crate::domain::{Forbidden, InvalidInput, PageError};
 use crate::events::SecondRootField;
@@ -147,6 +147,12 @@ impl From<&IntakeError> for Refusal {
     }
 }
 
+impl From<&TooFast> for Refusal {
+    fn from(failed: &TooFast) -> Self {
+        Self { retry_after: Some(failed.wait), ..Self::new(Code::RateLimitExceeded, failed.to_string()) }
+    }
+}
+
 impl From<&InvalidInput> for Refusal {
     fn from(failed: &InvalidInput) -> Self {
         Self::of_input(&failed.field, failed)
@@ -211,6 +217,7 @@ pub(super) fn finish(failed: &mut ServerError, clock: &Clock, library: Code) {
     let told = None
         .or_else(|| failed.source::<StoreError>().map(Refusal::from))
         .or_else(|| failed.source::<IntakeError>().map(Refusal::from))
+        .or_else(|| failed.source::<TooFast>().map(Refusal::from))
         .or_else(|| failed.source::<InvalidInput>().map(Refusal::from))
         .or_else(|| failed.source::<PageError>().map(Refusal::from))
         .or_else(|| failed.source::<Forbidden>().map(Refusal::from))

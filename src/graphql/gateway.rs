@@ -15,7 +15,7 @@ use super::outline::Outline;
 use super::survey::Surveyor;
 use super::turns::{Loads, Turns};
 use super::{IncidentSchema, coercion, schema, stream};
-use crate::auth::{Authenticator, Viewer};
+use crate::auth::{Authenticator, Caller, Rates};
 use crate::clock::Clock;
 use crate::config::{Introspection, QueryConfig};
 use crate::domain::{Access, Permissions, Scope};
@@ -38,8 +38,15 @@ pub struct Gateway {
 
 impl Gateway {
     /// `bounds`: what a document may cost.
-    pub fn new(store: Store, intake: Intake, authenticator: Authenticator, clock: Clock, bounds: QueryConfig) -> Self {
-        let mut builder = schema().data(store.clone()).data(intake).data(authenticator);
+    pub fn new(
+        store: Store,
+        intake: Intake,
+        authenticator: Authenticator,
+        rates: Arc<Rates>,
+        clock: Clock,
+        bounds: QueryConfig,
+    ) -> Self {
+        let mut builder = schema().data(store.clone()).data(intake).data(authenticator).data(rates);
         if bounds.introspection == Introspection::Off {
             builder = builder.disable_introspection().disable_suggestions();
         }
@@ -57,7 +64,8 @@ impl Gateway {
         };
         let store = Store::away();
         let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
-        Self::new(store, intake, Authenticator::off(), Clock::system(), config.query)
+        let rates = Arc::new(Rates::new(&config.rates));
+        Self::new(store, intake, Authenticator::off(), rates, Clock::system(), config.query)
     }
 
     /// An error response that no execution made.
@@ -98,17 +106,18 @@ impl Gateway {
         turns.stream(self.schema.execute_stream(request).boxed()).map(move |response| finish(response, &clock)).boxed()
     }
 
-    /// Executes a query or a mutation on behalf of a viewer.
-    pub async fn execute(&self, mut request: Request, viewer: Viewer) -> Response {
+    /// Executes a query or a mutation on behalf of a caller.
+    pub async fn execute(&self, mut request: Request, caller: Caller) -> Response {
         if let Err(refused) = self.parse(&mut request) {
             return *refused;
         }
-        let (request, turns) = self.with_loaders(&viewer.access.scope.clone(), self.prepare(request, viewer).await);
+        let scope = caller.viewer().access.scope.clone();
+        let (request, turns) = self.with_loaders(&scope, self.prepare(request, caller).await);
         finish(turns.run(self.schema.execute(request)).await, &self.clock)
     }
 
     /// Data of one operation.
-    async fn prepare(&self, mut request: Request, viewer: Viewer) -> Request {
+    async fn prepare(&self, mut request: Request, caller: Caller) -> Request {
         let name = request.operation_name.clone();
         let selects_position = request.parsed_query().is_ok_and(|document| {
             named_operation(document, name.as_deref()).is_some_and(|named| stream::is_selected(document, named))
@@ -116,7 +125,8 @@ impl Gateway {
         if selects_position {
             request = request.data(stream::Position(self.store.stream_position().await.map_err(Arc::new)));
         }
-        request.data(viewer.access.clone()).data(viewer).data(self.clock.clone())
+        let viewer = caller.viewer().clone();
+        request.data(viewer.access.clone()).data(viewer).data(caller).data(self.clock.clone())
     }
 
     /// An operation has loaders of its own, whose loads run in turn with it.

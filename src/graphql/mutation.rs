@@ -15,7 +15,7 @@ use super::input::{CreateIncidentInput, PlaybookInput, SubmitAlertInput, UpdateI
 use super::playbook::Playbook;
 use super::relation::{RelatedIncident, related_to};
 use super::scalar::Id;
-use crate::auth::Viewer;
+use crate::auth::{Caller, Rates, Viewer};
 use crate::domain::Permission::{AlertsSubmit, IncidentsWrite, KeysManage, PlaybooksWrite};
 use crate::domain::{self, Assignment, IncidentId, IncidentPair, IncidentState, NewComment, PlaybookId, Resolution};
 use crate::store::{Intake, Store};
@@ -110,6 +110,7 @@ impl Mutation {
         let scope = require(context, AlertsSubmit)?;
         let new = input.check()?;
         scope.require(&new.source)?;
+        context.data::<Arc<Rates>>()?.alerts(context.data::<Caller>()?, 1)?;
         let submitted = context.data::<Intake>()?.submit(actor(context)?, vec![new]).await?;
         let stored = submitted.into_iter().next().ok_or(Internal)?;
         let store = context.data::<Store>()?;

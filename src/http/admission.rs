@@ -1,7 +1,7 @@
 //! Who may hold a connection open: WebSocket connections and event streams are counted, in all and of each client's
 //! address, and come to their end in turn when the service drains.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::problem::Problem;
 use super::tally::Tally;
+use crate::auth::network;
 use crate::graphql::Refusal;
 use crate::telemetry::metric;
 
@@ -20,8 +21,6 @@ use crate::telemetry::metric;
 const TICK: Duration = Duration::from_millis(10);
 /// The longest wait between two connections that a drain ends: a few are not kept waiting as long as many.
 const LONGEST_STEP: Duration = Duration::from_millis(50);
-/// The bits of an IPv6 address that name a client's network; the others it chooses by itself.
-const NETWORK_MASK: u128 = !0 << 64;
 
 /// The connections that are open.
 pub struct Admission {
@@ -76,14 +75,6 @@ impl Admission {
 fn due(count: usize, elapsed: Duration, spread: Duration) -> usize {
     let steps = elapsed.as_micros() * count as u128 / spread.as_micros().max(1);
     usize::try_from(steps).unwrap_or(usize::MAX).saturating_add(1).min(count)
-}
-
-/// What counts as one address.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & NETWORK_MASK)),
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 /// A place among the open connections, free again with the end of this value.

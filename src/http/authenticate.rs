@@ -1,7 +1,5 @@
 //! Who sends a request, by its `Authorization` header (RFC 6750).
 
-use std::sync::Arc;
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::client::ClientAddress;
 use super::problem::{self, Problem};
 use super::{AppState, graphql};
-use crate::auth::{Bearer, Credential, Denied, Invalid};
+use crate::auth::{Bearer, Caller, Denied, Invalid, TooFast};
 use crate::graphql::{Code, Refusal};
 
 /// Nothing was presented: RFC 6750, section 3.1, wants no error then.
@@ -29,7 +27,13 @@ enum Refused {
     Malformed,
     Denied(Denied),
     /// It is one too many.
-    TooMany(Refusal),
+    TooFast(TooFast),
+}
+
+impl From<TooFast> for Refused {
+    fn from(failed: TooFast) -> Self {
+        Self::TooFast(failed)
+    }
 }
 
 impl From<Denied> for Refused {
@@ -44,7 +48,7 @@ impl Refused {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Denied(Denied::Missing | Denied::Invalid(_)) => StatusCode::UNAUTHORIZED,
             Self::Denied(Denied::Database(_) | Denied::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -58,7 +62,7 @@ impl Refused {
                 // our own words have no quotes and no line breaks in them
                 HeaderValue::try_from(value).ok()
             }
-            Self::Denied(Denied::Database(_) | Denied::NoKeys) | Self::TooMany(_) => None,
+            Self::Denied(Denied::Database(_) | Denied::NoKeys) | Self::TooFast(_) => None,
         }
     }
 
@@ -68,7 +72,7 @@ impl Refused {
                 Refusal::new(Code::BadUserInput, "one Authorization header with one bearer token is needed")
             }
             Self::Denied(denied) => Refusal::from(denied),
-            Self::TooMany(refusal) => refusal.clone(),
+            Self::TooFast(failed) => Refusal::from(failed),
         }
     }
 }
@@ -87,12 +91,12 @@ fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
 }
 
 /// Who sends a request, if that one may send one more now.
-async fn credential(state: &AppState, client: ClientAddress, headers: &HeaderMap) -> Result<Arc<Credential>, Refused> {
-    state.rates.of_address(client.0).map_err(Refused::TooMany)?;
+async fn caller(state: &AppState, client: ClientAddress, headers: &HeaderMap) -> Result<Caller, Refused> {
+    state.rates.request_from(client.0)?;
     let presented = if state.authenticator.is_off() { None } else { presented(headers)? };
     let credential = state.authenticator.authenticate(presented).await?;
-    state.rates.of_credential(&credential).map_err(Refused::TooMany)?;
-    Ok(credential)
+    state.rates.request_by(&credential)?;
+    Ok(Caller { credential, address: client.0 })
 }
 
 /// Middleware over routes that answer GraphQL: who is not let in is told in its shape.
@@ -102,9 +106,9 @@ pub async fn for_graphql(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match credential(&state, client, request.headers()).await {
-        Ok(credential) => {
-            admit(&mut request, &credential);
+    match caller(&state, client, request.headers()).await {
+        Ok(caller) => {
+            admit(&mut request, caller);
             next.run(request).await
         }
         Err(refused) => {
@@ -121,9 +125,9 @@ pub async fn for_rest(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match credential(&state, client, request.headers()).await {
-        Ok(credential) => {
-            admit(&mut request, &credential);
+    match caller(&state, client, request.headers()).await {
+        Ok(caller) => {
+            admit(&mut request, caller);
             let mut response = next.run(request).await;
             if response.status() == StatusCode::FORBIDDEN {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, FORBIDDEN);
@@ -141,17 +145,17 @@ pub async fn for_upgrade(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match credential(&state, client, request.headers()).await {
-        Ok(credential) => admit(&mut request, &credential),
+    match caller(&state, client, request.headers()).await {
+        Ok(caller) => admit(&mut request, caller),
         Err(Refused::Denied(Denied::Missing)) => {}
         Err(refused) => return refuse(&refused),
     }
     next.run(request).await
 }
 
-fn admit(request: &mut Request, credential: &Arc<Credential>) {
-    request.extensions_mut().insert(credential.viewer.clone());
-    request.extensions_mut().insert(Arc::clone(credential));
+fn admit(request: &mut Request, caller: Caller) {
+    request.extensions_mut().insert(caller.viewer().clone());
+    request.extensions_mut().insert(caller);
 }
 
 fn refuse(refused: &Refused) -> Response {
@@ -159,8 +163,8 @@ fn refuse(refused: &Refused) -> Response {
 }
 
 fn challenged(mut response: Response, refused: &Refused) -> Response {
-    if let Refused::TooMany(refusal) = refused {
-        response.headers_mut().insert(header::RETRY_AFTER, problem::retry_after(refusal));
+    if let Refused::TooFast(failed) = refused {
+        response.headers_mut().insert(header::RETRY_AFTER, problem::retry_after(&Refusal::from(failed)));
     }
     if let Some(challenge) = refused.challenge() {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

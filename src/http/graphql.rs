@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::AppState;
 use super::accept::{self, Accept};
 use super::{body, json};
-use crate::auth::Viewer;
+use crate::auth::Caller;
 use crate::graphql::{Code, OperationType, Refusal, is_request_error};
 
 const JSON: &str = "application/json";
@@ -21,7 +21,7 @@ const JSON: &str = "application/json";
 /// Queries and mutations.
 pub async fn post(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -38,7 +38,7 @@ pub async fn post(
         }
     };
     match parse_body(&body) {
-        Ok(request) => answer(&state, accept, viewer, request).await,
+        Ok(request) => answer(&state, accept, caller, request).await,
         Err(refusal) => answer_refusal(&state, accept, StatusCode::BAD_REQUEST, refusal),
     }
 }
@@ -46,7 +46,7 @@ pub async fn post(
 /// Queries alone.
 pub async fn get(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
@@ -58,7 +58,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            answer(&state, accept, viewer, request).await
+            answer(&state, accept, caller, request).await
         }
         Err(refusal) => answer_refusal(&state, accept, StatusCode::BAD_REQUEST, refusal),
     }
@@ -82,8 +82,8 @@ fn bad_input(message: impl Into<String>) -> Refusal {
     Refusal::new(Code::BadUserInput, message)
 }
 
-async fn answer(state: &AppState, accept: Accept, viewer: Viewer, request: Request) -> Response {
-    let response = state.live.gateway().execute(request, viewer).await;
+async fn answer(state: &AppState, accept: Accept, caller: Caller, request: Request) -> Response {
+    let response = state.live.gateway().execute(request, caller).await;
     let failed = accept == Accept::GraphqlResponse && is_request_error(&response);
     let status = if failed { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     (status, accept.content_type(), json_of(&response)).into_response()

@@ -4,9 +4,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::admission::network;
 use super::tally::Tally;
-use crate::auth::{Credential, Digest};
+use crate::auth::{Caller, Credential, Digest, network};
 use crate::config::ConnectionsConfig;
 use crate::graphql::Refusal;
 
@@ -66,6 +65,11 @@ impl Holding {
 
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Who asks by it, once that is known.
+    pub fn caller(&self) -> Option<Caller> {
+        self.credential.clone().map(|credential| Caller { credential, address: self.address })
     }
 
     pub fn credential(&self) -> Option<&Arc<Credential>> {

@@ -13,8 +13,8 @@ mod holding;
 mod json;
 mod observe;
 mod problem;
-mod rate;
 mod rest;
+mod sender;
 mod serve;
 pub mod session;
 mod socket;
@@ -37,12 +37,11 @@ pub use client::TrustedProxies;
 pub use guard::Guard;
 pub use health::{Obstacle, Readiness};
 pub use holding::Holdings;
-pub use rate::Rates;
 pub use rest::document as openapi;
 pub use serve::{Sockets, Transport, serve};
 pub use tls::{Tls, TlsError};
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Rates};
 use crate::clock::Clock;
 use crate::config::SessionConfig;
 use crate::graphql::Code;
@@ -84,7 +83,8 @@ pub fn router(state: AppState) -> Router {
         .route_layer(from_fn_with_state(state.clone(), authenticate::for_upgrade));
     let rest = rest::routes()
         .route("/graphql/stream", get(sse::get).post(sse::post))
-        .route_layer(from_fn_with_state(state.clone(), authenticate::for_rest));
+        .route_layer(from_fn_with_state(state.clone(), authenticate::for_rest))
+        .route_layer(from_fn(sender::keep));
     let router = Router::new()
         .merge(graphql)
         .merge(upgrade)

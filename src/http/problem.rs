@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::json::Malformed;
+use crate::auth::TooFast;
 use crate::domain::{Forbidden, InvalidInput, PageError};
 use crate::graphql::{Code, NotFound, Refusal, milliseconds, print_instant};
 use crate::store::{IntakeError, StoreError};
@@ -74,6 +75,11 @@ impl Problem {
     pub fn of(status: StatusCode, refusal: Refusal) -> Self {
         Self { status, refusal }
     }
+
+    /// Has another status from now on.
+    pub fn answer_with(&mut self, status: StatusCode) {
+        self.status = status;
+    }
 }
 
 impl From<Refusal> for Problem {
@@ -98,7 +104,7 @@ macro_rules! problems {
     )*};
 }
 
-problems!(StoreError, IntakeError, Forbidden, InvalidInput, PageError, NotFound);
+problems!(StoreError, IntakeError, TooFast, Forbidden, InvalidInput, PageError, NotFound);
 
 /// What every operation that can fail says in its description.
 impl IntoResponses for Problem {

@@ -24,11 +24,10 @@ use super::AppState;
 use super::accept::takes_event_stream;
 use super::admission::Admitted;
 use super::authenticate;
-use super::client::ClientAddress;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::holding::Holding;
 use super::problem::Problem;
-use crate::auth::Credential;
+use crate::auth::{Caller, Credential};
 use crate::graphql::{Code, OperationType};
 use crate::live::{Frame, Live, Subscriber, response_json};
 
@@ -39,8 +38,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 pub async fn post(
     State(state): State<AppState>,
-    Extension(client): Extension<ClientAddress>,
-    Extension(credential): Extension<Arc<Credential>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -49,7 +47,7 @@ pub async fn post(
     }
     match body.map_err(|rejection| (rejection.status(), rejection.body_text())) {
         Ok(body) => match parse_body(&body) {
-            Ok(request) => stream(state, client, credential, &headers, request).await,
+            Ok(request) => stream(state, caller, &headers, request).await,
             Err(refusal) => Problem::from(refusal).into_response(),
         },
         Err((status, detail)) => refuse(status, detail),
@@ -59,8 +57,7 @@ pub async fn post(
 /// Subscriptions and queries, as a browser's `EventSource` asks.
 pub async fn get(
     State(state): State<AppState>,
-    Extension(client): Extension<ClientAddress>,
-    Extension(credential): Extension<Arc<Credential>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
@@ -70,7 +67,7 @@ pub async fn get(
                 let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
                 return (allow, refuse(StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST")).into_response();
             }
-            stream(state, client, credential, &headers, request).await
+            stream(state, caller, &headers, request).await
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
@@ -80,22 +77,16 @@ fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
     Problem::new(status, Code::BadUserInput, detail).into_response()
 }
 
-async fn stream(
-    state: AppState,
-    ClientAddress(client): ClientAddress,
-    credential: Arc<Credential>,
-    headers: &HeaderMap,
-    mut request: Request,
-) -> Response {
+async fn stream(state: AppState, caller: Caller, headers: &HeaderMap, mut request: Request) -> Response {
     if !takes_event_stream(headers) {
         return refuse(StatusCode::NOT_ACCEPTABLE, "responses are text/event-stream");
     }
-    let place = match state.admission.enter(client) {
+    let place = match state.admission.enter(caller.address) {
         Ok(place) => place,
         Err(refused) => return refused.into_response(),
     };
-    let mut holding = Holding::new(&state.holdings, client);
-    if let Err(refused) = holding.pass_to(Arc::clone(&credential)) {
+    let mut holding = Holding::new(&state.holdings, caller.address);
+    if let Err(refused) = holding.pass_to(Arc::clone(&caller.credential)) {
         return Problem::from(refused).into_response();
     }
     let live = Arc::clone(&state.live);
@@ -104,14 +95,14 @@ async fn stream(
             return Problem::from(refused).into_response();
         }
         // before the response begins, so that a client which has its head misses nothing
-        match live.subscribe(request, &credential.viewer.access, last_seen(headers)).await {
+        match live.subscribe(request, &caller.viewer().access, last_seen(headers)).await {
             Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
             // told in the stream: of another answer an EventSource would see no more than that there was one
             Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
         }
     } else {
-        let viewer = credential.viewer.clone();
-        Running::Execution(Box::pin(async move { response_json(&live.gateway().execute(request, viewer).await) }))
+        let caller = caller.clone();
+        Running::Execution(Box::pin(async move { response_json(&live.gateway().execute(request, caller).await) }))
     };
     let interval = state.session.ping_interval;
     let events = Events {
@@ -119,8 +110,8 @@ async fn stream(
         turn: Box::pin(place.turn()),
         _place: place,
         _holding: holding,
-        ended: Box::pin(credential.ended()),
-        credential,
+        ended: Box::pin(caller.credential.ended()),
+        credential: caller.credential,
         running,
         interval,
         max_bytes: state.session.max_queued_bytes,

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod alert_races;
+mod alert_rates;
 mod alert_rules;
 mod attacks;
 mod auth_api_keys;

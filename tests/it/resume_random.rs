@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_graphql::Request;
-use incident_manager::auth::Authenticator;
+use incident_manager::auth::{Authenticator, Rates};
 use incident_manager::clock::Clock;
 use incident_manager::domain::{Access, Cursor, EpochId, Position};
 use incident_manager::events::{self, History};
@@ -79,7 +79,8 @@ impl Replica {
         migrated.cancel();
         let hub = events::start(&store, &config.events, &lifecycle, &migrated);
         let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
-        let gateway = Gateway::new(store.clone(), intake, Authenticator::off(), Clock::system(), config.query);
+        let (authenticator, rates) = (Authenticator::off(), Arc::new(Rates::new(&config.rates)));
+        let gateway = Gateway::new(store.clone(), intake, authenticator, rates, Clock::system(), config.query);
         let history = History::new(store, Arc::clone(&hub));
         let live = Live::start(history, gateway, &lifecycle, limits, Duration::from_millis(30));
         eventually("the log has been read", || async { hub.head().is_some() }).await;

@@ -12,7 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::extract::{Body, Parameters};
 use super::representation::{AlertResult, AlertResults};
-use crate::auth::Viewer;
+use crate::auth::Caller;
 use crate::domain::Permission::AlertsSubmit;
 use crate::domain::{InvalidInput, NewAlert, limits};
 use crate::graphql::{Refusal, SubmitAlertInput};
@@ -54,11 +54,11 @@ impl ToSchema for Alerts {
     ))]
 pub async fn submit(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     parameters: Parameters,
     body: Body,
 ) -> Result<Response, Problem> {
-    let scope = viewer.access.require(AlertsSubmit)?;
+    let scope = caller.viewer().access.require(AlertsSubmit)?;
     parameters.end()?;
     let many = body.0.is_array();
     let alerts = if many { check_all(body)? } else { vec![body.read::<SubmitAlertInput>()?.check()?] };
@@ -68,7 +68,8 @@ pub async fn submit(
             if many { refusal.within(&format!("[{number}]")) } else { refusal }
         })?;
     }
-    let mut stored = state.intake.submit(&viewer.subject, alerts).await?.into_iter().map(AlertResult::from);
+    state.rates.alerts(&caller, alerts.len())?;
+    let mut stored = state.intake.submit(&caller.viewer().subject, alerts).await?.into_iter().map(AlertResult::from);
     let results = match stored.next() {
         Some(one) if !many => AlertResults::One(one),
         first => AlertResults::Many(first.into_iter().chain(stored).collect()),

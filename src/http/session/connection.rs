@@ -234,19 +234,19 @@ impl Connection {
             let message = format!("a connection may have {limit} operations open");
             return self.refuse(&id, Refusal::beyond(limit, message));
         }
-        if let Err(refusal) = self.identity.may_begin() {
-            return self.refuse(&id, refusal);
+        if let Err(failed) = self.identity.may_begin() {
+            return self.refuse(&id, Refusal::from(&failed));
         }
         // the protocol starts nothing on a connection that is not acknowledged
-        let Some(viewer) = self.identity.viewer().cloned() else { return };
+        let Some(caller) = self.identity.caller() else { return };
         let live = Arc::clone(&self.live);
         let running = if live.gateway().operation_type(&mut request) == Some(OperationType::Subscription) {
             if let Err(refusal) = self.identity.holding().subscribe() {
                 return self.refuse(&id, refusal);
             }
-            Running::Opening(Box::pin(async move { live.subscribe(request, &viewer.access, None).await }))
+            Running::Opening(Box::pin(async move { live.subscribe(request, &caller.viewer().access, None).await }))
         } else {
-            Running::Execution(Box::pin(async move { live.gateway().execute(request, viewer).await }))
+            Running::Execution(Box::pin(async move { live.gateway().execute(request, caller).await }))
         };
         // most have one
         self.operations.reserve_exact(1);

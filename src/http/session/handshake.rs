@@ -1,7 +1,5 @@
 //! From a request to a WebSocket (RFC 6455, section 4.2).
 
-use std::sync::Arc;
-
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,7 +16,7 @@ use super::connection::{CLOSE_GRACE, Connection};
 use super::identity::Identity;
 use super::protocol::{Close, SUBPROTOCOL};
 use super::websocket::WebSocket;
-use crate::auth::Credential;
+use crate::auth::Caller;
 use crate::graphql::Code;
 use crate::http::AppState;
 use crate::http::client::ClientAddress;
@@ -31,7 +29,7 @@ const KEY_BYTES: usize = 16;
 pub async fn upgrade(
     State(state): State<AppState>,
     Extension(ClientAddress(client)): Extension<ClientAddress>,
-    credential: Option<Extension<Arc<Credential>>>,
+    caller: Option<Extension<Caller>>,
     mut request: Request,
 ) -> Response {
     let mut response = match create_response_with_body(&request, Body::empty) {
@@ -47,8 +45,8 @@ pub async fn upgrade(
         Err(refused) => return refused.into_response(),
     };
     let mut holding = Holding::new(&state.holdings, client);
-    if let Some(Extension(credential)) = credential
-        && let Err(refused) = holding.pass_to(credential)
+    if let Some(Extension(caller)) = caller
+        && let Err(refused) = holding.pass_to(caller.credential)
     {
         return Problem::from(refused).into_response();
     }

@@ -8,10 +8,10 @@ use futures::future::BoxFuture;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::protocol::Close;
-use crate::auth::{Authenticator, Bearer, Credential, Denied, Viewer};
+use crate::auth::{Authenticator, Bearer, Caller, Credential, Denied, Rates, TooFast};
 use crate::graphql::Refusal;
+use crate::http::authenticate;
 use crate::http::holding::Holding;
-use crate::http::{Rates, authenticate};
 
 /// What has become of who the client is.
 pub enum Turn {
@@ -47,9 +47,9 @@ impl Identity {
     }
 
     /// Whether one more operation may begin now.
-    pub fn may_begin(&self) -> Result<(), Refusal> {
-        self.rates.of_address(self.holding.address())?;
-        self.holding.credential().map_or(Ok(()), |credential| self.rates.of_credential(credential))
+    pub fn may_begin(&self) -> Result<(), TooFast> {
+        self.rates.request_from(self.holding.address())?;
+        self.holding.credential().map_or(Ok(()), |credential| self.rates.request_by(credential))
     }
 
     /// What the client holds.
@@ -58,8 +58,8 @@ impl Identity {
     }
 
     /// Whose operations these are; only of a connection that is acknowledged.
-    pub fn viewer(&self) -> Option<&Viewer> {
-        self.holding.credential().map(|credential| &credential.viewer)
+    pub fn caller(&self) -> Option<Caller> {
+        self.holding.caller()
     }
 
     /// Has what `connection_init` brought looked at; without any, what the upgrade brought holds.
