@@ -24,8 +24,7 @@ grant select, insert (id, name, prefix, hash, permissions, sources, expires_at),
   on incident_manager.api_key to incident_manager_service;
 grant execute on function
   incident_manager.submit_alerts(jsonb),
-  incident_manager.related_incidents_of(uuid[], text[]),
-  incident_manager.related_incidents(uuid, text[]), incident_manager.correlated_incidents(uuid, text[]),
+  incident_manager.related_candidates(uuid[], text[]),
   incident_manager.sequence_events(integer, boolean),
   incident_manager.event_maintain(interval, bigint, bigint),
   incident_manager.event_rewound_to(uuid),

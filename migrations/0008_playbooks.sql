@@ -101,86 +101,72 @@ comment on table incident_manager.incident_link is 'Pairs of incidents that belo
 create index incident_link_of_a on incident_manager.incident_link (a, linked_at);
 create index incident_link_of_b on incident_manager.incident_link (b, linked_at);
 
--- Incidents that may have the same cause, for the indexes' sake one branch each, all bounded:
---   0.9  of the same source and fingerprint
---   0.8  of another source, with the same fingerprint
---   0.4 to 0.7, the closer in time the higher: created within an hour of it, with an affected resource in common; of the
---   32 incidents next before and the 32 next after it
--- Each at most twenty. Of these sources alone; of all where they are null.
-create function incident_manager.correlated_incidents(incident uuid, sources text[])
-returns table (id uuid, score double precision)
-language sql stable
-begin atomic
-  with i as (
-    select o.id, o.source, o.fingerprint, o.created_at, o.affected_resources
-    from incident_manager.incident o where o.id = incident)
-  (select o.id, case when o.source = i.source then 0.9 else 0.8 end::double precision
-   from i cross join lateral (
-     select o.id, o.source from incident_manager.incident o
-     where o.fingerprint = i.fingerprint and o.id <> i.id and (sources is null or o.source = any(sources))
-     order by o.created_at desc, o.id desc limit 20) o)
-  union all
-  (select o.id, 0.7 - 0.3 * abs(extract(epoch from o.created_at - i.created_at))::double precision / 3600
-   from i cross join lateral (
-     (select o.id, o.created_at, o.affected_resources from incident_manager.incident o
-      where (o.created_at, o.id) < (i.created_at, i.id) and o.created_at >= i.created_at - interval '1 hour'
-        and (sources is null or o.source = any(sources))
-      order by o.created_at desc, o.id desc limit 32)
-     union all
-     (select o.id, o.created_at, o.affected_resources from incident_manager.incident o
-      where (o.created_at, o.id) > (i.created_at, i.id) and o.created_at <= i.created_at + interval '1 hour'
-        and (sources is null or o.source = any(sources))
-      order by o.created_at, o.id limit 32)) o
-   where i.affected_resources <> '{}' and o.affected_resources && i.affected_resources);
-end;
-
--- What an incident is related to, the best first, at most twenty: what it is linked with, what it was merged into or was
--- merged into it, what it correlates with. Of these sources alone; of all where they are null.
-create function incident_manager.related_incidents(incident uuid, sources text[])
-returns table (id uuid, reason text, score double precision, rank bigint)
-language sql stable
-begin atomic
-  select best.id, best.reason, best.score,
-         row_number() over (order by best.score desc, best.rank, best.at desc nulls last, best.id)
-  from (
-    select distinct on (r.id) r.id, r.reason, r.score, r.rank, r.at from (
-      (select l.b as id, 'LINKED' as reason, 1.0::double precision as score, 1 as rank, l.linked_at as at
-       from incident_manager.incident_link l
-       where l.a = incident and (sources is null or exists (
-         select from incident_manager.incident o where o.id = l.b and o.source = any(sources)))
-       order by l.linked_at desc limit 20)
-      union all
-      (select l.a, 'LINKED', 1.0, 1, l.linked_at
-       from incident_manager.incident_link l
-       where l.b = incident and (sources is null or exists (
-         select from incident_manager.incident o where o.id = l.a and o.source = any(sources)))
-       order by l.linked_at desc limit 20)
-      union all
-      -- by its id, whatever the planner thinks of the index on what was merged
-      (select m.merged_into, 'MERGED', 1.0, 2, m.closed_at
-       from (select o.merged_into, o.closed_at from incident_manager.incident o where o.id = incident offset 0) m
-       where m.merged_into is not null and (sources is null or exists (
-         select from incident_manager.incident o where o.id = m.merged_into and o.source = any(sources))))
-      union all
-      (select m.id, 'MERGED', 1.0, 2, m.closed_at from incident_manager.incident m
-       where m.merged_into = incident and (sources is null or m.source = any(sources))
-       order by m.closed_at desc limit 20)
-      union all
-      (select c.id, 'CORRELATED', c.score, 3, null from incident_manager.correlated_incidents(incident, sources) c)) r
-    order by r.id, r.rank, r.score desc) best
-  order by 4 limit 20;
-end;
-
--- The same of several incidents. Its plan is made once for a session: to make it takes as long as to carry it out.
-create function incident_manager.related_incidents_of(incidents uuid[], sources text[])
-returns table (incident uuid, id uuid, reason text, score double precision, rank bigint)
+-- What may be related to incidents, for all of them at once: what each is linked with, what it was merged into and what was
+-- merged into it, what has its fingerprint; each at most twenty, the last first. And, with a null incident, those around them in
+-- time: they themselves, and of each the 32 next before it and the 32 next after it, within an hour. Where these are of several
+-- incidents, as of a page they are, they are there once: from each the search goes on to the next of them and no further. Of
+-- these sources alone; of all where they are null. Which of it is the best is the service's to say.
+--
+-- Its plan is made once for a session: to make it takes as long as to carry it out.
+create function incident_manager.related_candidates(incidents uuid[], sources text[])
+returns table (incident uuid, id uuid, reason text, score double precision, at timestamptz, affected_resources text[])
 language plpgsql stable set search_path = pg_catalog, incident_manager, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
   return query
-    select k.id, r.id, r.reason, r.score, r.rank
-    from unnest(incidents) k(id) cross join lateral incident_manager.related_incidents(k.id, related_incidents_of.sources) r;
+    with i as materialized (
+      select o.id, o.source, o.fingerprint, o.created_at, o.affected_resources, o.merged_into, o.closed_at,
+             lag(o.created_at, 1, '-infinity') over line as earlier, lag(o.id, 1, o.id) over line as earlier_id,
+             lead(o.created_at, 1, 'infinity') over line as later, lead(o.id, 1, o.id) over line as later_id
+      from incident_manager.incident o where o.id = any (incidents)
+      window line as (order by o.created_at, o.id))
+    select i.id, l.b, 'LINKED', 1.0::double precision, l.linked_at, null::text[]
+    from i cross join lateral (
+      select l.b, l.linked_at from incident_manager.incident_link l
+      where l.a = i.id and (sources is null or exists (
+        select from incident_manager.incident o where o.id = l.b and o.source = any (sources)))
+      order by l.linked_at desc limit 20) l
+    union all
+    select i.id, l.a, 'LINKED', 1.0, l.linked_at, null
+    from i cross join lateral (
+      select l.a, l.linked_at from incident_manager.incident_link l
+      where l.b = i.id and (sources is null or exists (
+        select from incident_manager.incident o where o.id = l.a and o.source = any (sources)))
+      order by l.linked_at desc limit 20) l
+    union all
+    select i.id, i.merged_into, 'MERGED', 1.0, i.closed_at, null
+    from i where i.merged_into is not null and (sources is null or exists (
+      select from incident_manager.incident o where o.id = i.merged_into and o.source = any (sources)))
+    union all
+    select i.id, m.id, 'MERGED', 1.0, m.closed_at, null
+    from i cross join lateral (
+      select m.id, m.closed_at from incident_manager.incident m
+      where m.merged_into = i.id and (sources is null or m.source = any (sources))
+      order by m.closed_at desc limit 20) m
+    union all
+    select i.id, o.id, 'CORRELATED', case when o.source = i.source then 0.9 else 0.8 end, null, null
+    from i cross join lateral (
+      select o.id, o.source from incident_manager.incident o
+      where o.fingerprint = i.fingerprint and o.id <> i.id and (sources is null or o.source = any (sources))
+      order by o.created_at desc, o.id desc limit 20) o
+    union all
+    select null, i.id, null, null, i.created_at, i.affected_resources
+    from i where sources is null or i.source = any (sources)
+    union all
+    select null, o.id, null, null, o.created_at, o.affected_resources
+    from i cross join lateral (
+      select o.id, o.created_at, o.affected_resources from incident_manager.incident o
+      where (o.created_at, o.id) < (i.created_at, i.id) and (o.created_at, o.id) > (i.earlier, i.earlier_id)
+        and o.created_at >= i.created_at - interval '1 hour' and (sources is null or o.source = any (sources))
+      order by o.created_at desc, o.id desc limit 32) o
+    union all
+    select null, o.id, null, null, o.created_at, o.affected_resources
+    from i cross join lateral (
+      select o.id, o.created_at, o.affected_resources from incident_manager.incident o
+      where (o.created_at, o.id) > (i.created_at, i.id) and (o.created_at, o.id) < (i.later, i.later_id)
+        and o.created_at <= i.created_at + interval '1 hour' and (sources is null or o.source = any (sources))
+      order by o.created_at, o.id limit 32) o;
 end $$;
 
 -- Lists: a filter's column, then the order's. Every index costs every writer, so: none that serves no filter of the
@@ -195,8 +181,7 @@ create index incident_labels on incident_manager.incident using gin (labels json
 create index alert_firing_received on incident_manager.alert (received_at, id) where firing;
 
 revoke all on function incident_manager.incident_attach_playbook(), incident_manager.playbook_detach(),
-  incident_manager.correlated_incidents(uuid, text[]), incident_manager.related_incidents(uuid, text[]),
-  incident_manager.related_incidents_of(uuid[], text[]) from public;
+  incident_manager.related_candidates(uuid[], text[]) from public;
 -- A pure function that a constraint calls in the writer's name.
 revoke all on function incident_manager.are_playbook_steps(jsonb) from public;
 grant execute on function incident_manager.are_playbook_steps(jsonb) to public;

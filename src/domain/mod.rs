@@ -34,9 +34,9 @@ pub use input::{
     InvalidInput, JsonObject, instant, limits, object, optional_text, string_map, text, text_bytes, text_list,
 };
 pub use interest::Interest;
-pub use page::{Keyset, ListTag, NestedPage, Page, PageError, PageRequest, Seek};
+pub use page::{Detail, Keyset, ListTag, NestedPage, Page, PageError, PageRequest, Seek};
 pub use playbook::{NewPlaybook, Playbook, PlaybookStep};
-pub use relation::{IncidentPair, RelatedIncident, RelationReason};
+pub use relation::{Candidate, IncidentPair, Neighbour, RelatedIncident, RelationReason, relate};
 pub use timeline::TimelineEntry;
 pub use wire::UnknownName;
 

@@ -112,6 +112,22 @@ pub struct NestedPage {
     pub size: u32,
     /// After which item.
     pub after: Option<Keyset>,
+    pub detail: Detail,
+}
+
+/// How much of something is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Detail {
+    /// All but what may be long and nobody asks for: descriptions and the like, JSON, lists. These are empty then.
+    Brief,
+    #[default]
+    Whole,
+}
+
+impl Detail {
+    pub fn is_whole(self) -> bool {
+        self == Self::Whole
+    }
 }
 
 impl NestedPage {
@@ -125,7 +141,7 @@ impl NestedPage {
     ) -> Result<Self, PageError> {
         let page = PageRequest::from_args(tag, default, (first, after), (None, None))?;
         let (Seek::Forward(after) | Seek::Backward(after)) = page.seek;
-        Ok(Self { incident, size: page.size, after })
+        Ok(Self { incident, size: page.size, after, detail: Detail::Whole })
     }
 
     /// The page, from what was found; see [`Page::from_search`].

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Object};
+use async_graphql::{Context, Lookahead, Object};
 
 use super::access::{needs, require};
+use super::connection::detail;
 use super::error::nullable;
 use super::incident::Incident;
 use super::loader::Loaders;
 use super::scalar::{DateTime, Id, Map};
 use crate::domain::Permission::IncidentsRead;
-use crate::domain::{self, AlertStatus, IncidentId, IncidentKind, Severity};
+use crate::domain::{self, AlertStatus, Detail, IncidentId, IncidentKind, Severity};
 
 /// What a source sent, as it sent it: each submission is one.
 pub struct Alert(pub Arc<domain::Alert>);
@@ -18,6 +19,13 @@ pub struct Alert(pub Arc<domain::Alert>);
 impl From<domain::Alert> for Alert {
     fn from(alert: domain::Alert) -> Self {
         Self(Arc::new(alert))
+    }
+}
+
+impl Alert {
+    /// What is asked for where alerts are selected.
+    pub fn detail(selected: &[Lookahead<'_>]) -> Detail {
+        detail(selected, &["description", "labels", "annotations", "affectedServices"])
     }
 }
 

@@ -3,7 +3,7 @@
 use async_graphql::connection::{
     Connection, ConnectionNameType, DefaultConnectionName, DefaultEdgeName, Edge, EdgeNameType, EmptyFields,
 };
-use async_graphql::{Context, Object, OutputType, Result};
+use async_graphql::{Context, Lookahead, Object, OutputType, Result};
 
 use super::alert::Alert;
 use super::comment::Comment;
@@ -11,7 +11,7 @@ use super::incident::Incident;
 use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::timeline::TimelineEntry;
-use crate::domain::{Access, AlertFilter, IncidentFilter, IncidentId, Keyset, ListTag, Page, Severity};
+use crate::domain::{Access, AlertFilter, Detail, IncidentFilter, IncidentId, Keyset, ListTag, Page, Severity};
 use crate::store::Store;
 
 /// A page of a list, with the count of all of it.
@@ -53,16 +53,19 @@ impl TotalCount {
     async fn total_count(&self, context: &Context<'_>) -> Result<i32> {
         let (store, loaders) = (context.data::<Store>()?, context.data::<Loaders>()?);
         let scope = &context.data::<Access>()?.scope;
-        let count = match self {
-            Self::Incidents(filter) => store.count_incidents(scope, filter).await?,
-            Self::Alerts(filter) => store.count_alerts(scope, filter).await?,
-            Self::AlertsOf(incident) => loaders.alert_count(*incident).await?,
-            Self::CommentsOf(incident) => loaders.comment_count(*incident).await?,
-            Self::TimelineOf(incident) => loaders.timeline_count(*incident).await?,
-            Self::Playbooks => store.count_playbooks().await?,
-            Self::Nothing => 0,
-        };
-        Ok(i32::try_from(count).unwrap_or(i32::MAX))
+        // boxed, as every field of a connection is a future with room for the largest of them
+        let count = Box::pin(async move {
+            match self {
+                Self::Incidents(filter) => Ok(store.count_incidents(scope, filter).await?),
+                Self::Alerts(filter) => Ok(store.count_alerts(scope, filter).await?),
+                Self::AlertsOf(incident) => loaders.alert_count(*incident).await,
+                Self::CommentsOf(incident) => loaders.comment_count(*incident).await,
+                Self::TimelineOf(incident) => loaders.timeline_count(*incident).await,
+                Self::Playbooks => Ok(store.count_playbooks().await?),
+                Self::Nothing => Ok(0),
+            }
+        });
+        Ok(i32::try_from(count.await?).unwrap_or(i32::MAX))
     }
 }
 
@@ -100,6 +103,18 @@ impl Node for Playbook {
     fn key(&self, tag: ListTag) -> Keyset {
         Keyset { tag, severity: Severity::P0, at: self.0.created_at, id: self.0.id.0 }
     }
+}
+
+/// Where the objects of a connection are selected.
+pub fn nodes<'c>(context: &'c Context<'_>) -> [Lookahead<'c>; 2] {
+    let connection = context.look_ahead();
+    [connection.field("nodes"), connection.field("edges").field("node")]
+}
+
+/// Whether one of the fields that may be `long` is selected.
+pub fn detail(selected: &[Lookahead<'_>], long: &[&str]) -> Detail {
+    let asked = selected.iter().any(|object| long.iter().any(|field| object.field(field).exists()));
+    if asked { Detail::Whole } else { Detail::Brief }
 }
 
 /// The connection of a list that the viewer may not see.

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Object, Result};
+use async_graphql::{Context, Lookahead, Object, Result};
 
 use super::access::{needs, permitted, require};
 use super::alert::Alert;
 use super::comment::Comment;
-use super::connection::{Counted, TimelineConnection, TotalCount, connection, empty};
+use super::connection::{Counted, TimelineConnection, TotalCount, connection, detail, empty, nodes};
 use super::error::nullable;
 use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::relation::{RelatedIncident, related_to};
 use super::scalar::{DateTime, Id, Map};
 use crate::domain::Permission::{AlertsRead, IncidentsRead, PlaybooksRead};
-use crate::domain::{self, IncidentKind, IncidentState, ListTag, NestedPage, Severity};
+use crate::domain::{self, Detail, IncidentKind, IncidentState, ListTag, NestedPage, Severity};
 
 /// Something that somebody has to respond to. Whoever has got hold of one may see it, and goes on to: its source never changes.
 pub struct Incident(pub Arc<domain::Incident>);
@@ -22,6 +22,13 @@ pub struct Incident(pub Arc<domain::Incident>);
 impl From<domain::Incident> for Incident {
     fn from(incident: domain::Incident) -> Self {
         Self(Arc::new(incident))
+    }
+}
+
+impl Incident {
+    /// What is asked for where incidents are selected.
+    pub fn detail(selected: &[Lookahead<'_>]) -> Detail {
+        detail(selected, &["description", "affectedResources", "labels", "metadata", "resolution", "rootCause"])
     }
 }
 
@@ -123,6 +130,7 @@ impl Incident {
             return Ok(empty());
         }
         let page = NestedPage::from_args(self.0.id, ListTag::Alerts, 20, first, after.as_deref())?;
+        let page = NestedPage { detail: Alert::detail(&nodes(context)), ..page };
         let found = context.data::<Loaders>()?.alerts(page).await?;
         Ok(connection(found, ListTag::Alerts, TotalCount::AlertsOf(self.0.id)))
     }

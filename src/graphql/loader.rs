@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use async_graphql::dataloader::{DataLoader, Loader};
 use async_graphql::{Error, Result};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use super::error::{Internal, shared};
 use super::turns::{AtOnce, Loads};
 use crate::domain::{
-    Alert, Comment, Incident, IncidentId, NestedPage, Page, Playbook, RelatedIncident, Scope, TimelineEntry,
+    Alert, Comment, Detail, Incident, IncidentId, NestedPage, Page, Playbook, RelatedIncident, Scope, TimelineEntry,
 };
 use crate::store::{Store, StoreError};
 
@@ -32,12 +34,13 @@ impl Loaders {
         Self(DataLoader::new(FromStore { store, scope }, loads, AtOnce).max_batch_size(usize::MAX))
     }
 
-    async fn one<K>(&self, key: K) -> Result<Option<<FromStore as Loader<K>>::Value>>
+    /// Boxed, as every field of an object is a future with room for the largest of them.
+    fn one<K>(&self, key: K) -> BoxFuture<'_, Result<Option<<FromStore as Loader<K>>::Value>>>
     where
         K: Send + Sync + Hash + Eq + Clone + 'static,
         FromStore: Loader<K, Error = Arc<StoreError>>,
     {
-        self.0.load_one(key).await.map_err(shared)
+        async move { self.0.load_one(key).await.map_err(shared) }.boxed()
     }
 
     pub async fn incident(&self, id: IncidentId) -> Result<Option<Arc<Incident>>> {
@@ -60,8 +63,8 @@ impl Loaders {
         self.one(PlaybookOf(id)).await
     }
 
-    pub async fn related(&self, id: IncidentId) -> Result<Arc<[RelatedIncident]>> {
-        Ok(self.one(RelatedTo(id)).await?.unwrap_or_default())
+    pub async fn related(&self, id: IncidentId, detail: Detail) -> Result<Arc<[RelatedIncident]>> {
+        Ok(self.one(RelatedTo((id, detail))).await?.unwrap_or_default())
     }
 
     pub async fn alert_count(&self, id: IncidentId) -> Result<i64> {
@@ -107,7 +110,7 @@ loads! {
     CommentsKey(NestedPage) -> Arc<Page<Comment>> = comment_pages();
     TimelineKey(NestedPage) -> Arc<Page<TimelineEntry>> = timeline_pages();
     PlaybookOf(IncidentId) -> Arc<Playbook> = playbooks_of();
-    RelatedTo(IncidentId) -> Arc<[RelatedIncident]> = related_incidents(scope);
+    RelatedTo((IncidentId, Detail)) -> Arc<[RelatedIncident]> = related_incidents(scope);
     AlertCount(IncidentId) -> i64 = alert_counts(scope);
     CommentCount(IncidentId) -> i64 = comment_counts();
     TimelineCount(IncidentId) -> i64 = timeline_counts();

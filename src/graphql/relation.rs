@@ -20,12 +20,13 @@ pub struct RelatedIncident {
 
 impl From<&domain::RelatedIncident> for RelatedIncident {
     fn from(related: &domain::RelatedIncident) -> Self {
-        Self { incident: Incident(Arc::new(related.incident.clone())), reason: related.reason, score: related.score }
+        Self { incident: Incident(Arc::clone(&related.incident)), reason: related.reason, score: related.score }
     }
 }
 
 /// What an incident is related to, best first.
 pub async fn related_to(context: &Context<'_>, id: IncidentId) -> Result<Vec<RelatedIncident>> {
-    let related = context.data::<Loaders>()?.related(id).await?;
+    let detail = Incident::detail(&[context.look_ahead().field("incident")]);
+    let related = context.data::<Loaders>()?.related(id, detail).await?;
     Ok(related.iter().map(RelatedIncident::from).collect())
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::document::Document;
+use super::document::{Document, object};
 use super::incidents::{parse, push_scope};
 use super::nested::{Asked, sources_of};
 use super::{Store, StoreError, Work, milliseconds};
@@ -25,12 +25,13 @@ struct AlertRow {
     external_id: Option<String>,
     source: String,
     title: String,
-    description: String,
+    /// Null where it is not asked for; as others that may be long.
+    description: Option<String>,
     severity: String,
     alert_type: String,
-    labels: Document,
-    annotations: Document,
-    affected_services: Vec<String>,
+    labels: Option<Document>,
+    annotations: Option<Document>,
+    affected_services: Option<Vec<String>>,
     runbook_url: Option<String>,
     firing: bool,
     received_at: Timestamp,
@@ -47,12 +48,12 @@ impl TryFrom<AlertRow> for Alert {
             external_id: row.external_id,
             source: row.source,
             title: row.title,
-            description: row.description,
+            description: row.description.unwrap_or_default(),
             severity: parse("severity", &row.severity)?,
             kind: parse("alert_type", &row.alert_type)?,
-            labels: row.labels.object("labels", row.id),
-            annotations: row.annotations.object("annotations", row.id),
-            affected_services: row.affected_services,
+            labels: object(row.labels, "labels", row.id),
+            annotations: object(row.annotations, "annotations", row.id),
+            affected_services: row.affected_services.unwrap_or_default(),
             runbook_url: row.runbook_url,
             firing: row.firing,
             received_at: row.received_at,
@@ -174,10 +175,12 @@ impl Store {
                 Box::pin(async move {
                     sqlx::query_as!(
                         AlertRow,
-                        r#"SELECT k.list AS "list!", a.id, a.external_id, a.source, a.title, a.description, a.severity,
-                                  a.alert_type, a.labels AS "labels: Document", a.annotations AS "annotations: Document",
-                                  a.affected_services, a.runbook_url, a.firing, a.received_at, a.deduplicated,
-                                  a.incident_id
+                        r#"SELECT k.list AS "list!", a.id, a.external_id, a.source, a.title,
+                                  CASE WHEN $6 THEN a.description END AS description, a.severity, a.alert_type,
+                                  CASE WHEN $6 THEN a.labels END AS "labels: Document",
+                                  CASE WHEN $6 THEN a.annotations END AS "annotations: Document",
+                                  CASE WHEN $6 THEN a.affected_services END AS affected_services,
+                                  a.runbook_url, a.firing, a.received_at, a.deduplicated, a.incident_id
                            FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])
                                 WITH ORDINALITY k(incident_id, at, id, list)
                            CROSS JOIN LATERAL (
@@ -191,6 +194,7 @@ impl Store {
                         &asked.ids as &[Option<Uuid>],
                         asked.limit,
                         sources.as_deref(),
+                        asked.whole,
                     )
                     .fetch_all(connection)
                     .await

@@ -28,6 +28,11 @@ impl Document {
     }
 }
 
+/// The same of a column that may be null: nothing is in it then.
+pub(super) fn object(document: Option<Document>, column: &'static str, id: Uuid) -> JsonObject {
+    document.map(|document| document.object(column, id)).unwrap_or_default()
+}
+
 impl Type<Postgres> for Document {
     fn type_info() -> PgTypeInfo {
         Json::<JsonObject>::type_info()

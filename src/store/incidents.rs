@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::document::Document;
+use super::document::{Document, object};
 use super::nested::sources_of;
 use super::{Lease, Store, StoreError};
 use crate::domain::{
-    Incident, IncidentFilter, IncidentId, IncidentOrder, Keyset, Page, PageRequest, Scope, Seek, Timestamp,
+    Detail, Incident, IncidentFilter, IncidentId, IncidentOrder, Keyset, Page, PageRequest, Scope, Seek, Timestamp,
 };
 
 /// A row of `incident`: every scalar field of the contract.
@@ -17,7 +17,8 @@ use crate::domain::{
 pub(super) struct IncidentRow {
     pub id: Uuid,
     pub title: String,
-    pub description: String,
+    /// Null where it is not asked for; as others that may be long.
+    pub description: Option<String>,
     pub severity: String,
     pub state: String,
     pub incident_type: String,
@@ -28,9 +29,9 @@ pub(super) struct IncidentRow {
     pub resolved_at: Option<Timestamp>,
     pub closed_at: Option<Timestamp>,
     pub assigned_to: Option<String>,
-    pub affected_resources: Vec<String>,
-    pub labels: Document,
-    pub metadata: Document,
+    pub affected_resources: Option<Vec<String>>,
+    pub labels: Option<Document>,
+    pub metadata: Option<Document>,
     pub resolution: Option<String>,
     pub root_cause: Option<String>,
     pub fingerprint: Option<String>,
@@ -44,7 +45,7 @@ impl TryFrom<IncidentRow> for Incident {
         Ok(Self {
             id: IncidentId(row.id),
             title: row.title,
-            description: row.description,
+            description: row.description.unwrap_or_default(),
             severity: parse("severity", &row.severity)?,
             state: parse("state", &row.state)?,
             kind: parse("incident_type", &row.incident_type)?,
@@ -55,9 +56,9 @@ impl TryFrom<IncidentRow> for Incident {
             resolved_at: row.resolved_at,
             closed_at: row.closed_at,
             assigned_to: row.assigned_to,
-            affected_resources: row.affected_resources,
-            labels: row.labels.object("labels", row.id),
-            metadata: row.metadata.object("metadata", row.id),
+            affected_resources: row.affected_resources.unwrap_or_default(),
+            labels: object(row.labels, "labels", row.id),
+            metadata: object(row.metadata, "metadata", row.id),
             resolution: row.resolution,
             root_cause: row.root_cause,
             fingerprint: row.fingerprint,
@@ -75,14 +76,23 @@ where
 }
 
 /// The incidents of these ids that there are, in no order, whoever asks.
-pub(super) async fn fetch(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<IncidentRow>, sqlx::Error> {
+pub(super) async fn fetch(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    detail: Detail,
+) -> Result<Vec<IncidentRow>, sqlx::Error> {
     sqlx::query_as!(
         IncidentRow,
-        r#"SELECT id, title, description, severity, state, incident_type, source, created_at, updated_at, acknowledged_at,
-                  resolved_at, closed_at, assigned_to, affected_resources, labels AS "labels: Document",
-                  metadata AS "metadata: Document", resolution, root_cause, fingerprint, version
+        r#"SELECT id, title, CASE WHEN $2 THEN description END AS description, severity, state, incident_type,
+                  source, created_at, updated_at, acknowledged_at, resolved_at, closed_at, assigned_to,
+                  CASE WHEN $2 THEN affected_resources END AS affected_resources,
+                  CASE WHEN $2 THEN labels END AS "labels: Document",
+                  CASE WHEN $2 THEN metadata END AS "metadata: Document",
+                  CASE WHEN $2 THEN resolution END AS resolution, CASE WHEN $2 THEN root_cause END AS root_cause,
+                  fingerprint, version
            FROM incident_manager.incident WHERE id = ANY($1)"#,
-        ids
+        ids,
+        detail.is_whole()
     )
     .fetch_all(connection)
     .await
@@ -101,7 +111,7 @@ impl Store {
         ids: &[IncidentId],
     ) -> Result<HashMap<IncidentId, Incident>, StoreError> {
         let mut lease = self.lease().await?;
-        let mut found = fetch_by_id(&mut lease, ids.iter().map(|id| id.0).collect()).await?;
+        let mut found = fetch_by_id(&mut lease, ids.iter().map(|id| id.0).collect(), Detail::Whole).await?;
         found.retain(|_, incident| scope.contains(&incident.source));
         Ok(found)
     }
@@ -137,8 +147,13 @@ impl Store {
     }
 }
 
-async fn fetch_by_id(lease: &mut Lease, ids: Vec<Uuid>) -> Result<HashMap<IncidentId, Incident>, StoreError> {
-    let rows = lease.within(|connection| Box::pin(async move { fetch(connection, &ids).await })).await?;
+/// The same by their ids.
+pub(super) async fn fetch_by_id(
+    lease: &mut Lease,
+    ids: Vec<Uuid>,
+    detail: Detail,
+) -> Result<HashMap<IncidentId, Incident>, StoreError> {
+    let rows = lease.within(|connection| Box::pin(async move { fetch(connection, &ids, detail).await })).await?;
     rows.into_iter()
         .map(|row| {
             let incident = Incident::try_from(row)?;

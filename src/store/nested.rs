@@ -23,6 +23,8 @@ pub(super) struct Asked<'p> {
     pub positions: Vec<Option<i64>>,
     /// One more than the largest page holds: the statement has one limit, which the planner knows.
     pub limit: i64,
+    /// Whether one of them is to be whole: then all are.
+    pub whole: bool,
 }
 
 impl<'p> Asked<'p> {
@@ -34,6 +36,7 @@ impl<'p> Asked<'p> {
             ids: asked.iter().map(|page| page.after.map(|key| key.id)).collect(),
             positions: asked.iter().map(|page| page.after.map(|key| key.position().0)).collect(),
             limit: i64::from(asked.iter().map(|page| page.size).max().unwrap_or_default()) + 1,
+            whole: asked.iter().any(|page| page.detail.is_whole()),
         }
     }
 

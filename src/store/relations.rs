@@ -1,44 +1,61 @@
 //! Which incidents belong together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::document::Document;
-use super::incidents::{IncidentRow, parse};
+use super::incidents::{fetch_by_id, parse};
 use super::nested::sources_of;
 use super::{Store, StoreError, Work};
-use crate::domain::{Incident, IncidentId, IncidentPair, RelatedIncident, Scope};
-
-struct RelatedRow {
-    of: Uuid,
-    reason: String,
-    score: f64,
-    incident: IncidentRow,
-}
+use crate::domain::{
+    Candidate, Detail, IncidentId, IncidentPair, Neighbour, RelatedIncident, Scope, Timestamp, relate,
+};
 
 impl Store {
-    /// What incidents are related to inside the scope, the best first, in one statement; those that are related to none are left out.
+    /// What incidents are related to inside the scope, the best first; those that are related to none are left out.
     pub async fn related_incidents(
         &self,
         scope: &Scope,
-        incidents: &[IncidentId],
-    ) -> Result<HashMap<IncidentId, Vec<RelatedIncident>>, StoreError> {
-        let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
+        asked: &[(IncidentId, Detail)],
+    ) -> Result<HashMap<(IncidentId, Detail), Vec<RelatedIncident>>, StoreError> {
+        let incidents: Vec<IncidentId> = asked.iter().map(|(id, _)| *id).collect();
+        let ids = incidents.iter().map(|id| id.0).collect();
         let sources = sources_of(scope);
         let mut lease = self.lease().await?;
-        let rows =
-            lease.within(|connection| Box::pin(async move { fetch_related(connection, &ids, sources).await })).await?;
-        let mut related: HashMap<IncidentId, Vec<RelatedIncident>> = HashMap::new();
+        let rows = lease.within(|connection| Box::pin(fetch_candidates(connection, ids, sources))).await?;
+        let (mut candidates, mut neighbours) = (Vec::new(), Vec::new());
         for row in rows {
-            related.entry(IncidentId(row.of)).or_default().push(RelatedIncident {
-                incident: Incident::try_from(row.incident)?,
-                reason: parse("reason", &row.reason)?,
-                score: row.score,
-            });
+            let id = IncidentId(row.id);
+            match (row.incident.map(IncidentId), row.at) {
+                (Some(of), at) => candidates.push(Candidate {
+                    of,
+                    id,
+                    reason: parse("reason", &row.reason.unwrap_or_default())?,
+                    score: row.score.unwrap_or_default(),
+                    at,
+                }),
+                (None, Some(created_at)) => {
+                    let affected_resources = row.affected_resources.unwrap_or_default();
+                    neighbours.push(Neighbour { id, created_at, affected_resources });
+                }
+                (None, None) => {}
+            }
         }
-        Ok(related)
+        let related = relate(&incidents, candidates, neighbours);
+        let ids: HashSet<Uuid> = related.values().flatten().map(|one| one.id.0).collect();
+        let detail = asked.iter().map(|(_, detail)| *detail).max().unwrap_or_default();
+        let found = fetch_by_id(&mut lease, ids.into_iter().collect(), detail).await?;
+        let found: HashMap<_, _> = found.into_iter().map(|(id, incident)| (id, Arc::new(incident))).collect();
+        let known = |one: &Candidate| {
+            let incident = Arc::clone(found.get(&one.id)?);
+            Some(RelatedIncident { incident, reason: one.reason, score: one.score })
+        };
+        Ok(asked
+            .iter()
+            .filter_map(|key| Some((*key, related.get(&key.0)?.iter().filter_map(known).collect())))
+            .collect())
     }
 
     /// Links two incidents; once linked they stay so. `Err` of the result names one that there is not inside the scope.
@@ -57,53 +74,30 @@ impl Store {
     }
 }
 
-async fn fetch_related(
+/// What the function of the same name returns.
+struct CandidateRow {
+    incident: Option<Uuid>,
+    id: Uuid,
+    reason: Option<String>,
+    score: Option<f64>,
+    at: Option<Timestamp>,
+    affected_resources: Option<Vec<String>>,
+}
+
+async fn fetch_candidates(
     connection: &mut PgConnection,
-    ids: &[Uuid],
+    incidents: Vec<Uuid>,
     sources: Option<Vec<String>>,
-) -> Result<Vec<RelatedRow>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT r.incident AS "of!", r.reason AS "reason!", r.score AS "score!",
-                  i.id, i.title, i.description, i.severity, i.state, i.incident_type, i.source, i.created_at,
-                  i.updated_at, i.acknowledged_at, i.resolved_at, i.closed_at, i.assigned_to, i.affected_resources,
-                  i.labels AS "labels: Document", i.metadata AS "metadata: Document", i.resolution, i.root_cause,
-                  i.fingerprint, i.version
-           FROM incident_manager.related_incidents_of($1, $2) r
-           CROSS JOIN LATERAL (SELECT * FROM incident_manager.incident WHERE id = r.id LIMIT 1) i
-           ORDER BY r.incident, r.rank"#,
-        ids,
+) -> Result<Vec<CandidateRow>, sqlx::Error> {
+    sqlx::query_as!(
+        CandidateRow,
+        r#"SELECT incident, id AS "id!", reason, score, at, affected_resources
+           FROM incident_manager.related_candidates($1, $2)"#,
+        &incidents,
         sources.as_deref(),
     )
     .fetch_all(connection)
-    .await?;
-    let row = rows.into_iter().map(|row| RelatedRow {
-        of: row.of,
-        reason: row.reason,
-        score: row.score,
-        incident: IncidentRow {
-            id: row.id,
-            title: row.title,
-            description: row.description,
-            severity: row.severity,
-            state: row.state,
-            incident_type: row.incident_type,
-            source: row.source,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            acknowledged_at: row.acknowledged_at,
-            resolved_at: row.resolved_at,
-            closed_at: row.closed_at,
-            assigned_to: row.assigned_to,
-            affected_resources: row.affected_resources,
-            labels: row.labels,
-            metadata: row.metadata,
-            resolution: row.resolution,
-            root_cause: row.root_cause,
-            fingerprint: row.fingerprint,
-            version: row.version,
-        },
-    });
-    Ok(row.collect())
+    .await
 }
 
 struct Link {

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::incidents::{IncidentRow, fetch};
 use super::{Store, StoreError, Work};
 use crate::domain::{
-    Assignment, Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Resolution, Scope,
-    Severity,
+    Assignment, Detail, Incident, IncidentId, IncidentKind, IncidentPatch, IncidentState, NewIncident, Resolution,
+    Scope, Severity,
 };
 
 /// The caller's `expectedVersion` is not the incident's.
@@ -34,7 +34,7 @@ impl Changed {
 
 /// Reads what an update has left; tells a stale version from an unknown id.
 async fn after(connection: &mut PgConnection, id: Uuid, updated: Option<Uuid>) -> Result<Changed, sqlx::Error> {
-    let row = fetch(connection, &[id]).await?.pop();
+    let row = fetch(connection, &[id], Detail::Whole).await?.pop();
     Ok(match (row, updated) {
         (Some(row), Some(_)) => Changed::To(Box::new(row)),
         (Some(_), None) => Changed::Stale,
@@ -148,7 +148,7 @@ impl Work for Create<'_> {
         )
         .execute(&mut *connection)
         .await?;
-        fetch(connection, &[self.id]).await?.pop().ok_or(sqlx::Error::RowNotFound)
+        fetch(connection, &[self.id], Detail::Whole).await?.pop().ok_or(sqlx::Error::RowNotFound)
     }
 }
 

@@ -63,9 +63,69 @@ async fn a_page_takes_the_same_statements_however_many_incidents_it_has() {
         counts.push(ran);
     }
     assert_eq!(counts[0].len(), counts[1].len(), "{counts:#?}");
-    // incidents, their count; of all of them alerts (both pages), comments, timeline, playbook, related, three counts; the
-    // alerts' incidents, their playbooks, the related ones' comments
-    assert_eq!(counts[1].len(), 13, "{:#?}", counts[1]);
+    // incidents, their count; of all of them alerts (both pages), comments, timeline, playbook, what may be related and what is,
+    // three counts; the alerts' incidents, their playbooks, the related ones' comments
+    assert_eq!(counts[1].len(), 14, "{:#?}", counts[1]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_be_long_is_there_however_it_is_asked_for() {
+    let database = TestDatabase::new().await;
+    let service = Service::start(&database.database_url()).await;
+    let other: uuid::Uuid = database
+        .scalar(
+            r#"insert into incident_manager.incident
+                 (title, severity, source, description, affected_resources, labels, metadata, resolution, root_cause)
+               values ('Other', 'P2', 'a', 'Long.', '{db}', '{"team": "llm"}', '{"deep": {"n": 1}}', 'Restarted.', 'Disk.')
+               returning id"#,
+        )
+        .await;
+    let id: uuid::Uuid = database
+        .scalar(
+            "insert into incident_manager.incident (title, severity, source, affected_resources)
+               values ('One', 'P2', 'b', '{db}') returning id",
+        )
+        .await;
+    database
+        .execute(&format!(
+            r#"insert into incident_manager.alert
+                 (source, title, severity, description, labels, annotations, affected_services, incident_id, status)
+               values ('b', 'Alert', 'P2', 'Long.', '{{"team": "llm"}}', '{{"a": "b"}}', '{{gateway}}', '{id}', 'DEDUPLICATED')"#
+        ))
+        .await;
+    let alert = |field: &str| match field {
+        "description" => json!("Long."),
+        "labels" => json!({ "team": "llm" }),
+        "annotations" => json!({ "a": "b" }),
+        _ => json!(["gateway"]),
+    };
+    for field in ["description", "labels", "annotations", "affectedServices"] {
+        for (selection, at) in [
+            (format!("alerts {{ nodes {{ {field} }} }}"), "/alerts/nodes/0"),
+            (format!("alerts {{ edges {{ node {{ ... on Alert {{ {field} }} }} }} }}"), "/alerts/edges/0/node"),
+            (format!("alerts {{ nodes {{ id }} }} more: alerts {{ nodes {{ {field} }} }}"), "/more/nodes/0"),
+            (format!("... on Incident {{ alerts {{ nodes {{ title }} nodes {{ {field} }} }} }}"), "/alerts/nodes/0"),
+        ] {
+            let query = format!("query($id: UUID!) {{ incident(id: $id) {{ {selection} }} }}");
+            let data = service.data(&query, json!({ "id": id })).await;
+            let node = data["incident"].pointer(at).unwrap();
+            assert_eq!(node[field], alert(field), "{query}: {data}");
+        }
+    }
+    let whole = "description affectedResources labels metadata resolution rootCause";
+    let query = format!("query($id: UUID!) {{ incident(id: $id) {{ {whole} }} }}");
+    let expected = service.data(&query, json!({ "id": other })).await["incident"].take();
+    assert_eq!(expected["metadata"], json!({ "deep": { "n": 1 } }));
+    for field in whole.split(' ') {
+        let query = format!(
+            "query($id: UUID!) {{ incident(id: $id) {{ relatedIncidents {{ incident {{ id }} ...F }} }} }}
+             fragment F on RelatedIncident {{ incident {{ other: {field} }} }}"
+        );
+        let data = service.data(&query, json!({ "id": id })).await;
+        let incident = &data["incident"]["relatedIncidents"][0]["incident"];
+        assert_eq!((&incident["id"], &incident["other"]), (&json!(other), &expected[field]), "{query}");
+    }
     service.stop().await;
 }
 

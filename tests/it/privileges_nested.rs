@@ -94,7 +94,7 @@ async fn what_the_database_keeps_neither_role_writes() {
         "select * from incident_manager.playbook",
         "insert into incident_manager.playbook (name, steps) values ('p', '[{\"title\": \"t\", \"instructions\": \"\"}]')",
         "insert into incident_manager.incident_link (a, b) values (gen_random_uuid(), gen_random_uuid())",
-        "select * from incident_manager.related_incidents_of('{}', null)",
+        "select * from incident_manager.related_candidates('{}', null)",
     ];
     for (role, refused) in [("service", &both[..]), ("writer", &both[..]), ("writer", &writer[..])] {
         let mut connection = tenancy.connect(role).await;
