@@ -203,12 +203,11 @@ impl Subscriber {
     /// Looks for a block that is there, or wishes for one.
     fn replay(&mut self) {
         let covering = self.feed.blocks.lock().covering(self.at.position, self.hub());
-        self.waiting = Some(match covering {
-            Some(block) => Waiting::Turn(block),
-            None => {
-                let (wish, from) = self.feed.wish(self.place(), if self.alone { 0 } else { SHARE });
-                Waiting::Block(wish, from)
-            }
+        self.waiting = Some(if let Some(block) = covering {
+            Waiting::Turn(block)
+        } else {
+            let (wish, from) = self.feed.wish(self.place(), if self.alone { 0 } else { SHARE });
+            Waiting::Block(wish, from)
         });
     }
 
