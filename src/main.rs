@@ -4,9 +4,6 @@ use std::process::ExitCode;
 
 use incident_manager::{cli, config};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const FAILED: u8 = 1;
 const BAD_SETTING: u8 = 2;
 
