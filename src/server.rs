@@ -107,6 +107,7 @@ pub async fn run(
     };
     let history = History::new(store.clone(), Arc::clone(&hub));
     let live = Live::start(history, gateway, &lifecycle, limits, config.events.heartbeat_interval);
+    let auth = config.auth_mode();
     let (bounds, network) = (config.connections, config.network);
     let sockets = Sockets::allowed(bounds.max_connections);
     let admission = Admission::new(sockets.held, bounds.max_connections_per_address);
@@ -124,7 +125,7 @@ pub async fn run(
         metrics,
         clock,
         lifecycle: lifecycle.clone(),
-        guard: Arc::new(Guard::new(network.allowed_hosts, network.allowed_origins)),
+        guard: Arc::new(Guard::new(auth, &network.allowed_hosts, network.allowed_origins)),
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
         read_timeout: bounds.read_timeout,
     });

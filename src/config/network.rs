@@ -15,7 +15,7 @@ pub const TLS_CERT_HELP: &str =
 /// Settings of what lies between the service and its clients.
 #[derive(Debug, Clone, Args)]
 pub struct NetworkConfig {
-    /// Host names, beside IP addresses and localhost, under which browsers may reach the service
+    /// Host names, beside IP addresses and localhost, under which browsers may reach the service [default: none while auth is off, else any]
     #[arg(long, env = "INCIDENT_MANAGER_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
     pub allowed_hosts: Vec<String>,
 

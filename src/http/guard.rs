@@ -14,6 +14,7 @@ use tower_http::cors::CorsLayer;
 
 use super::AppState;
 use super::problem::Problem;
+use crate::config::AuthMode;
 use crate::graphql::Code;
 
 /// With which an event stream goes on where it was (HTML standard, section 9.2.4).
@@ -22,17 +23,21 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFLIGHT_AGE: Duration = Duration::from_hours(2);
 
 /// From where requests may come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Guard {
-    /// Names under which the service may be reached, beside IP addresses and `localhost`.
-    hosts: HashSet<String>,
+    /// Names under which the service may be reached, beside IP addresses and `localhost`. None: whichever it has.
+    hosts: Option<HashSet<String>>,
     /// Beside the service's own.
     origins: Vec<HeaderValue>,
 }
 
 impl Guard {
-    pub fn new(hosts: impl IntoIterator<Item = String>, origins: Vec<HeaderValue>) -> Self {
-        Self { hosts: hosts.into_iter().map(|name| name.to_ascii_lowercase()).collect(), origins }
+    /// Whoever has to present a credential may ask under any name, unless there is a list: a page that has got hold of a name
+    /// has no credential.
+    pub fn new(auth: AuthMode, hosts: &[String], origins: Vec<HeaderValue>) -> Self {
+        let is_any = auth == AuthMode::Required && hosts.is_empty();
+        let hosts = (!is_any).then(|| hosts.iter().map(|name| name.to_ascii_lowercase()).collect());
+        Self { hosts, origins }
     }
 
     /// Tells browsers which pages of other origins may read answers (Fetch standard, section 3.3); none where none may.
@@ -50,12 +55,13 @@ impl Guard {
     }
 
     fn serves(&self, host: &str) -> bool {
+        let Some(hosts) = &self.hosts else { return true };
         let host = host.to_ascii_lowercase();
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
         address.parse::<IpAddr>().is_ok()
             || host == "localhost"
             || host.ends_with(".localhost")
-            || self.hosts.contains(&host)
+            || hosts.contains(&host)
     }
 }
 
@@ -102,7 +108,13 @@ fn refusal(headers: &HeaderMap, guard: &Guard) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    const HOSTS: &[&str] = &["Incidents.example"];
+
     fn refused(host: Option<&str>, origin: Option<&str>) -> bool {
+        refused_where((AuthMode::Off, HOSTS), host, origin)
+    }
+
+    fn refused_where((auth, hosts): (AuthMode, &[&str]), host: Option<&str>, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         if let Some(host) = host {
             headers.insert(header::HOST, host.parse().unwrap());
@@ -110,8 +122,8 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        refusal(&headers, &Guard::new(["Incidents.example".to_owned()], vec!["https://board.example".parse().unwrap()]))
-            .is_some()
+        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+        refusal(&headers, &Guard::new(auth, &hosts, vec!["https://board.example".parse().unwrap()])).is_some()
     }
 
     #[test]
@@ -125,6 +137,19 @@ mod tests {
             assert!(refused(Some(host), None), "{host}");
         }
         assert!(!refused(None, None), "a check by HTTP/1.0");
+    }
+
+    #[test]
+    fn where_everybody_is_asked_any_host_will_do_unless_some_are_named() {
+        let (any, named) = ((AuthMode::Required, &[][..]), (AuthMode::Required, HOSTS));
+        for host in ["elsewhere.example", "incidents.example:8443", "localhost", "192.0.2.1"] {
+            assert!(!refused_where(any, Some(host), None), "{host}");
+            assert_eq!(refused_where(named, Some(host), None), host == "elsewhere.example", "{host}");
+        }
+        assert!(refused_where(any, Some("a b"), None), "it can be read");
+        assert!(!refused_where(any, Some("incidents.example"), Some("https://incidents.example")));
+        assert!(refused_where(any, Some("incidents.example"), Some("https://elsewhere.example")));
+        assert!(refused_where((AuthMode::Off, &[]), Some("elsewhere.example"), None));
     }
 
     #[test]

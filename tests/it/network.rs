@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use reqwest::header::{ACCEPT, HeaderMap, ORIGIN};
+use reqwest::header::{ACCEPT, HOST, HeaderMap, ORIGIN};
 use reqwest::{Certificate, Method, Response, StatusCode};
 use serde_json::json;
 use tempfile::TempDir;
@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::support::access::start_required;
 use crate::support::{PATIENCE, Service, TestDatabase};
 
 const STREAM: &str = "/graphql/stream?query=subscription%7BnewIncidents%7Bid%7D%7D";
@@ -98,6 +99,31 @@ async fn where_no_origin_is_allowed_none_is_answered() {
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(headers.keys().all(|name| !name.as_str().starts_with("access-control")), "{headers:?}");
     service.stop().await;
+}
+
+/// The status with which the service is reached under a name, by somebody who may.
+async fn status_under(service: &Service, name: &str) -> StatusCode {
+    service.http().get(service.url("/v1/incidents")).header(HOST, name).send().await.unwrap().status()
+}
+
+#[tokio::test]
+async fn where_everybody_is_asked_any_name_will_do_unless_some_are_named() {
+    let database = TestDatabase::new().await;
+    let any = start_required(&database.database_url(), &[]).await;
+    let named = start_required(&database.database_url(), &["--allowed-hosts", "incidents.example"]).await;
+    for (name, status) in [("incidents.example:8443", StatusCode::OK), ("elsewhere.example", StatusCode::FORBIDDEN)] {
+        assert_eq!(status_under(&any, name).await, StatusCode::OK, "{name}");
+        assert_eq!(status_under(&named, name).await, status, "{name}");
+        // a page that has come under that name is the service's own; it has no credential all the same
+        let page = reqwest::Client::new().get(any.url("/v1/incidents")).header(HOST, name);
+        let page = page.header(ORIGIN, format!("http://{name}")).send().await.unwrap();
+        assert_eq!(page.status(), StatusCode::UNAUTHORIZED, "{name}");
+    }
+    let page = any.http().get(any.url("/v1/incidents")).header(HOST, "incidents.example");
+    let page = page.header(ORIGIN, "https://elsewhere.example").send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::FORBIDDEN, "pages of other origins may not ask, whatever they present");
+    any.stop().await;
+    named.stop().await;
 }
 
 #[tokio::test]
