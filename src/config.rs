@@ -17,6 +17,7 @@ mod tests;
 use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -307,8 +308,12 @@ pub struct SessionConfig {
     pub max_message_bytes: usize,
 
     /// Messages of a client that are read in a second, and at once after a pause; the rest waits in the network
-    #[arg(long, env = "INCIDENT_MANAGER_MAX_MESSAGES_PER_SECOND", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_messages_per_second: u32,
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_MESSAGES_PER_SECOND", default_value = "200", value_name = "COUNT")]
+    pub max_messages_per_second: NonZeroU32,
+
+    /// Events that one subscription is sent in a second, and at once after a pause; more wait in the event log [default: no limit]
+    #[arg(long, env = "INCIDENT_MANAGER_MAX_EVENTS_PER_SECOND_PER_SUBSCRIPTION", value_name = "COUNT")]
+    pub max_events_per_second_per_subscription: Option<NonZeroU32>,
 
     /// Bytes of results that are queued for a client, of an event stream too, before it has to read some
     #[arg(long, env = "INCIDENT_MANAGER_MAX_QUEUED_BYTES", default_value_t = 32 << 10, value_parser = at_least_one)]

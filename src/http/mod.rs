@@ -12,6 +12,8 @@ mod health;
 mod holding;
 mod json;
 mod observe;
+mod pace;
+mod paced;
 mod problem;
 mod rest;
 mod sender;

@@ -26,10 +26,12 @@ use super::admission::Admitted;
 use super::authenticate;
 use super::graphql::{is_json, parse_body, parse_parameters};
 use super::holding::Holding;
+use super::pace::{Alarm, Rate};
+use super::paced::Paced;
 use super::problem::Problem;
 use crate::auth::{Caller, Credential};
 use crate::graphql::{Code, OperationType};
-use crate::live::{Frame, Live, Subscriber, response_json};
+use crate::live::{Frame, Live, response_json};
 
 /// Results that are handed to the socket at a time.
 const CHUNK_RESULTS: usize = 64;
@@ -96,7 +98,7 @@ async fn stream(state: AppState, caller: Caller, headers: &HeaderMap, mut reques
         }
         // before the response begins, so that a client which has its head misses nothing
         match live.subscribe(request, &caller.viewer().access, last_seen(headers)).await {
-            Ok(subscriber) => Running::Subscription(Box::new(subscriber)),
+            Ok(subscriber) => Running::Subscription(Box::new(Paced::new(subscriber))),
             // told in the stream: of another answer an EventSource would see no more than that there was one
             Err(refused) => Running::Execution(Box::pin(ready(response_json(&refused)))),
         }
@@ -115,6 +117,8 @@ async fn stream(state: AppState, caller: Caller, headers: &HeaderMap, mut reques
         running,
         interval,
         max_bytes: state.session.max_queued_bytes,
+        rate: state.session.max_events_per_second_per_subscription.map(Rate::per_second),
+        due: Alarm::default(),
         timer: Box::pin(sleep_until(Instant::now() + interval)),
         frames: Vec::new(),
     };
@@ -132,7 +136,7 @@ fn last_seen(headers: &HeaderMap) -> Option<String> {
 }
 
 enum Running {
-    Subscription(Box<Subscriber>),
+    Subscription(Box<Paced>),
     Execution(BoxFuture<'static, Bytes>),
     /// `complete` has been sent.
     Completed,
@@ -152,6 +156,10 @@ struct Events {
     interval: Duration,
     /// Of results that are handed to the socket at a time.
     max_bytes: usize,
+    /// Of events; none where there is no limit.
+    rate: Option<Rate>,
+    /// When there may be events again.
+    due: Alarm,
     timer: Pin<Box<Sleep>>,
     frames: Vec<Frame>,
 }
@@ -191,7 +199,8 @@ impl Events {
                 if self.ended.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Some(self.refuse()));
                 }
-                match subscriber.poll_take(context, CHUNK_RESULTS, self.max_bytes, &mut self.frames) {
+                let (most, pace) = ((CHUNK_RESULTS, self.max_bytes), (self.rate, &mut self.due));
+                match subscriber.poll_take(context, most, &mut self.frames, pace) {
                     Poll::Ready(Ok(())) => {
                         // nobody tells when the client takes no more
                         subscriber.rest();

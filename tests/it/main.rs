@@ -17,6 +17,7 @@ mod deploy;
 mod documents;
 mod drain;
 mod embedded;
+mod event_rates;
 mod faults;
 mod filters;
 mod frames;

@@ -13,11 +13,12 @@ use tokio_tungstenite::tungstenite::Message;
 use super::end::{End, end_of};
 use super::identity::{Identity, Turn};
 use super::operation::{Operation, Running};
-use super::pace::Pace;
 use super::protocol::{self, Action, Close, OperationId, Protocol};
 use super::websocket::WebSocket;
 use crate::config::SessionConfig;
 use crate::graphql::{OperationType, Refusal, is_request_error};
+use crate::http::pace::{Alarm, Pace, Rate};
+use crate::http::paced::Paced;
 use crate::live::{Frame, Live, errors_json, response_json};
 
 /// Results that one operation may queue before the others of its connection get their turn. In a burst this is what is
@@ -44,9 +45,12 @@ pub struct Connection {
     turn: usize,
     /// The client has to read before more can be written.
     blocked: bool,
+    /// Of the client's messages.
     pace: Pace,
     /// Until when nothing more is read of a client that sends too fast.
     pause: Option<Pin<Box<Sleep>>>,
+    /// When an operation may go on that has had too many events.
+    due: Alarm,
     /// The service drains: what is under way is finished, and nothing is begun.
     draining: bool,
     heard: bool,
@@ -57,7 +61,6 @@ impl Connection {
     pub fn new(socket: WebSocket, live: Arc<Live>, identity: Identity, config: SessionConfig) -> Self {
         let now = Instant::now();
         let timer = Box::pin(sleep_until(now + config.init_timeout));
-        let pace = Pace::new(config.max_messages_per_second, now);
         Self {
             socket,
             live,
@@ -67,8 +70,9 @@ impl Connection {
             operations: Vec::new(),
             turn: 0,
             blocked: false,
-            pace,
+            pace: Pace::new(now),
             pause: None,
+            due: Alarm::default(),
             draining: false,
             heard: false,
             timer,
@@ -200,7 +204,9 @@ impl Connection {
             };
             read = true;
             self.heard = true;
-            self.pause = self.pace.read(Instant::now()).map(|until| Box::pin(sleep_until(until)));
+            let (rate, now) = (Rate::per_second(self.config.max_messages_per_second), Instant::now());
+            self.pace.count(rate, 1, now);
+            self.pause = self.pace.due(rate, now).err().map(|until| Box::pin(sleep_until(until)));
             match message {
                 Message::Text(text) => {
                     let action = self.protocol.text(&text);
@@ -315,7 +321,7 @@ impl Connection {
         if let Running::Opening(opening) = running {
             match opening.as_mut().poll(context) {
                 Poll::Pending => return false,
-                Poll::Ready(Ok(subscriber)) => *running = Running::Subscription(subscriber),
+                Poll::Ready(Ok(subscriber)) => *running = Running::Subscription(Paced::new(subscriber)),
                 Poll::Ready(Err(refused)) => {
                     self.socket.text(|text| protocol::error(text, id, &errors_json(&refused.errors)));
                     return true;
@@ -335,7 +341,8 @@ impl Connection {
                 true
             }
             Running::Subscription(subscriber) => {
-                let taken = subscriber.poll_take(context, TURN, room, frames);
+                let rate = self.config.max_events_per_second_per_subscription.map(Rate::per_second);
+                let taken = subscriber.poll_take(context, (TURN, room), frames, (rate, &mut self.due));
                 self.socket.reserve(frames.iter().map(|frame| protocol::next_bytes(id, &frame.payload)).sum());
                 for frame in frames.drain(..) {
                     self.socket.text(|text| protocol::next(text, id, &frame.payload));

@@ -4,6 +4,7 @@ use async_graphql::Response;
 use futures::future::BoxFuture;
 
 use super::protocol::OperationId;
+use crate::http::paced::Paced;
 use crate::live::Subscriber;
 
 pub struct Operation {
@@ -26,6 +27,6 @@ impl Operation {
 
 pub enum Running {
     Opening(BoxFuture<'static, Result<Subscriber, Box<Response>>>),
-    Subscription(Subscriber),
+    Subscription(Paced),
     Execution(BoxFuture<'static, Response>),
 }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod database;
 pub mod document;
+pub mod events;
 pub mod heard;
 pub mod log;
 pub mod process;
