@@ -214,6 +214,27 @@ check_deployment_files() {
   fi
 }
 
+# Checks what dependencies there are by deny.toml, and what is known against them where the database of that can be had: as it
+# changes without us, it is told and fails nothing. The checker is the installed one, or one kept below target.
+check_dependencies() {
+  local version=0.20.2 tools=${CARGO_TARGET_DIR:-target}/dependency-tools deny
+  deny=$(command -v cargo-deny || true)
+  if [[ -z $deny ]]; then
+    deny=$tools/$version/bin/cargo-deny
+    if [[ ! -x $deny ]]; then
+      cargo install --quiet --locked --debug --no-track --version "$version" --root "$tools/$version" \
+        --target-dir "$tools/build" cargo-deny
+      rm -rf "$tools/build"
+    fi
+  fi
+  "$deny" --locked check licenses bans sources
+  if timeout 60 "$deny" fetch db >/dev/null 2>&1; then
+    "$deny" --locked check advisories || echo "there are advisories: see above"
+  else
+    echo "advisories: not checked, as their database cannot be had"
+  fi
+}
+
 # Makes ready for a service that a check asks: builds it, and makes a database for it on the PostgreSQL server that
 # INCIDENT_MANAGER_TEST_SERVER names. Both go when the script ends. Sets PSQL, a command that runs SQL there.
 prepare_service() {
