@@ -24,6 +24,8 @@ use crate::store::{Intake, Store};
 
 /// Errors of a document that are told: it may have far more, and the answer be many times as large as what was asked.
 const TOLD_ERRORS: usize = 100;
+/// With which the library begins to say what may have been meant.
+const SUGGESTION: &str = " Did you mean";
 
 /// Executes operations.
 #[derive(Clone)]
@@ -100,10 +102,11 @@ impl Gateway {
         if let Err(refused) = self.parse(&mut request) {
             return futures::stream::iter([*refused]).boxed();
         }
-        let clock = self.clock.clone();
+        let (clock, introspection) = (self.clock.clone(), self.bounds.introspection);
         let (request, turns) =
             self.with_loaders(&access.scope, request.data(access.clone()).data(self.clock.clone()).data(slot));
-        turns.stream(self.schema.execute_stream(request).boxed()).map(move |response| finish(response, &clock)).boxed()
+        let responses = turns.stream(self.schema.execute_stream(request).boxed());
+        responses.map(move |response| finish(response, &clock, introspection)).boxed()
     }
 
     /// Executes a query or a mutation on behalf of a caller.
@@ -113,7 +116,7 @@ impl Gateway {
         }
         let scope = caller.viewer().access.scope.clone();
         let (request, turns) = self.with_loaders(&scope, self.prepare(request, caller).await);
-        finish(turns.run(self.schema.execute(request)).await, &self.clock)
+        finish(turns.run(self.schema.execute(request)).await, &self.clock, self.bounds.introspection)
     }
 
     /// Data of one operation.
@@ -191,12 +194,19 @@ pub fn is_request_error(response: &Response) -> bool {
 
 /// Gives each error its code: one of the library's with a path comes from coercing an argument, one without from the
 /// document's rules.
-fn finish(mut response: Response, clock: &Clock) -> Response {
+fn finish(mut response: Response, clock: &Clock, introspection: Introspection) -> Response {
     if is_request_error(&response) {
         response.errors.truncate(TOLD_ERRORS);
     }
     for failed in &mut response.errors {
         let library = if failed.path.is_empty() { Code::GraphqlValidationFailed } else { Code::BadUserInput };
+        // of a directive's argument the library says it whether it is to or not
+        if introspection == Introspection::Off
+            && failed.path.is_empty()
+            && let Some(at) = failed.message.find(SUGGESTION)
+        {
+            failed.message.truncate(at);
+        }
         error::finish(failed, clock, library);
     }
     response

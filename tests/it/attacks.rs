@@ -214,15 +214,28 @@ async fn csrf_by_form() {
 async fn suggestions_where_introspection_is_off() {
     let (_database, told) = start(&[]).await;
     let (_other, silent) = start(&["--introspection", "off"]).await;
-    for document in
-        ["{ incident_ { id } }", "{ incidents(firs: 1) { totalCount } }", "{ incidents { nodes { titl } } }"]
-    {
-        let suggestion = "Did you mean";
-        let error = told.error(document, json!({})).await;
-        assert!(error["message"].as_str().unwrap().contains(suggestion), "it has suggestions to make: {error}");
-        let error = silent.error(document, json!({})).await;
-        assert_eq!(error["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{error}");
-        assert!(!error["message"].as_str().unwrap().contains(suggestion), "{error}");
+    for document in [
+        "{ incident_ { id } }",
+        "{ incidents(firs: 1) { totalCount } }",
+        "{ incidents { nodes { titl } } }",
+        "{ incidents @deprecated(reaso: \"none\") { totalCount } }",
+        "subscription { newIncident { id } }",
+        "subscription { newIncidents(severity: P1) { id } }",
+    ] {
+        for (service, suggests) in [(&told, true), (&silent, false)] {
+            let mut socket = service.socket().await;
+            socket.send(json!({ "id": "1", "type": "subscribe", "payload": { "query": document } })).await;
+            let over_socket = socket.receive().await.unwrap();
+            let errors = [service.graphql(document, json!({})).await["errors"].take(), over_socket["payload"].clone()];
+            for error in
+                errors.iter().flat_map(|errors| errors.as_array().unwrap_or_else(|| panic!("{document}: {errors}")))
+            {
+                assert_eq!(error["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{error}");
+            }
+            for errors in errors {
+                assert_eq!(errors.to_string().contains("Did you mean"), suggests, "{document}: {errors}");
+            }
+        }
     }
     for document in [
         "{ __schema { types { name } } }",
