@@ -51,6 +51,7 @@ mod resume;
 mod resume_plans;
 mod resume_random;
 mod schema;
+mod scope_streams;
 mod scopes;
 mod settings;
 mod state_machine;

@@ -10,6 +10,7 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod roles;
+pub mod scoped;
 pub mod server;
 pub mod service;
 pub mod socket;
