@@ -13,6 +13,7 @@ mod auth_rates;
 mod auth_secrets;
 mod auth_tokens;
 mod bounds;
+mod codes;
 mod deploy;
 mod documents;
 mod drain;
