@@ -1,5 +1,6 @@
 //! API keys: made, shown, used and revoked, over GraphQL and by the program itself; never beyond who makes them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::access::{now, start_required, token};
 use crate::support::statements::Statements;
-use crate::support::{Service, TestDatabase, eventually};
+use crate::support::{Process, Service, TestDatabase, eventually};
 
 const CREATE: &str =
     "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { id name secret expiresAt } }";
@@ -280,4 +281,34 @@ async fn the_program_makes_shows_and_revokes_keys_without_one() {
         assert!(line.contains(said) && line.lines().count() == 1, "{args:?}: {line}");
     }
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_makes_keys_in_the_database_of_a_service_that_brings_its_own() {
+    let directory = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o711)).tempdir_in("/tmp").unwrap();
+    let data_dir = directory.path().join("data");
+    let data_dir = data_dir.to_str().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let variables = [("PATH", &*path), ("INCIDENT_MANAGER_DATA_DIR", data_dir)];
+    let process = Process::start_in(&variables, &["--auth", "required"]).await;
+    let program = |args: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_incident-manager");
+        Command::new(program).arg("api-key").args(args).env_clear().envs(variables).output().unwrap()
+    };
+    let made = program(&["create", "--name", "ops", "--roles", "viewer"]);
+    assert!(made.status.success(), "{made:?}");
+    let secret = String::from_utf8(made.stdout).unwrap().trim_end().to_owned();
+    let status = async || {
+        let request = reqwest::Client::new().get(format!("http://{}/v1/incidents", process.address));
+        request.bearer_auth(&secret).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status().await, 200);
+    assert!(String::from_utf8(program(&["list"]).stdout).unwrap().contains(&secret[..15]));
+    assert!(program(&["revoke", &secret[..15]]).status.success());
+    eventually("it is revoked", || async { status().await == 401 }).await;
+    process.terminate();
+    assert!(process.end().await.success());
+    let alone = program(&["list"]);
+    let said = String::from_utf8(alone.stderr).unwrap();
+    assert!(!alone.status.success() && said.contains("cannot join the embedded database"), "{said}");
 }

@@ -1,54 +1,12 @@
 //! Tokens whose keys are published as a JSON Web Key Set, by a server that is played here.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
-use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tempfile::TempDir;
 
 use crate::support::access::Signer;
-use crate::support::{Service, TestDatabase, eventually};
-
-/// Publishes keys, unless it is told to fail.
-#[derive(Clone, Default)]
-struct Publisher {
-    /// `None`: it answers that it cannot.
-    set: Arc<Mutex<Option<String>>>,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Publisher {
-    /// Where it publishes.
-    async fn start(&self) -> String {
-        async fn answer(State(publisher): State<Publisher>) -> Result<String, StatusCode> {
-            publisher.asked.fetch_add(1, Ordering::Relaxed);
-            publisher.set.lock().clone().ok_or(StatusCode::INTERNAL_SERVER_ERROR)
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/keys", listener.local_addr().unwrap());
-        let router = Router::new().route("/keys", get(answer)).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        url
-    }
-
-    fn publish(&self, keys: &[Value]) {
-        *self.set.lock() = Some(json!({ "keys": keys }).to_string());
-    }
-
-    fn fail(&self) {
-        *self.set.lock() = None;
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
-    }
-}
+use crate::support::publisher::{Authority, Publisher};
+use crate::support::{Process, Service, TestDatabase, eventually};
 
 async fn start(publisher: &Publisher, flags: &[&str]) -> (TestDatabase, Service) {
     let (database, url) = (TestDatabase::new().await, publisher.start().await);
@@ -157,7 +115,7 @@ async fn while_keys_cannot_be_fetched_those_that_are_known_go_on() {
     assert_eq!(status(&service, &known.token(json!({ "sub": "another" }))).await, 200);
     assert_eq!(status(&service, &stranger.token(json!({}))).await, 401);
     for nonsense in ["", "{}", "[]", r#"{"keys":[]}"#, r#"{"keys":"none"}"#] {
-        *publisher.set.lock() = Some(nonsense.to_owned());
+        publisher.publish_text(nonsense);
         let before = publisher.asked();
         eventually("it is fetched", || async { publisher.asked() > before + 1 }).await;
         assert_eq!(
@@ -167,4 +125,55 @@ async fn while_keys_cannot_be_fetched_those_that_are_known_go_on() {
         );
     }
     service.stop().await;
+}
+
+/// A service that trusts an authority, as its system does.
+async fn start_trusting(database: &TestDatabase, authority: &Authority, url: &str) -> (TempDir, Process) {
+    let directory = TempDir::new().unwrap();
+    let trusted = directory.path().join("trusted.pem");
+    std::fs::write(&trusted, authority.pem()).unwrap();
+    let variables = [("DATABASE_URL", database.url()), ("SSL_CERT_FILE", trusted.to_str().unwrap())];
+    let flags = ["--auth", "required", "--jwt-jwks-url", url, "--jwt-jwks-interval", "100ms"];
+    (directory, Process::start_in(&variables, &flags).await)
+}
+
+/// With which status the bearer of a token is answered there.
+async fn answered(process: &Process, token: &str) -> u16 {
+    let request = reqwest::Client::new().get(format!("http://{}/v1/incidents", process.address));
+    request.bearer_auth(token).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn keys_are_fetched_over_tls_and_rotated() {
+    let (database, authority, publisher) = (TestDatabase::new().await, Authority::new(), Publisher::default());
+    let (first, second) = (Signer::es256().named("1"), Signer::es256().named("2"));
+    publisher.publish(&[first.jwk()]);
+    let url = publisher.start_secure(&authority).await;
+    let (_trusted, process) = start_trusting(&database, &authority, &url).await;
+    let (old, new) = (first.token(json!({ "roles": ["viewer"] })), second.token(json!({ "roles": ["viewer"] })));
+    assert_eq!((answered(&process, &old).await, answered(&process, &new).await), (200, 401));
+    publisher.publish(&[first.jwk(), second.jwk()]);
+    eventually("the new key is known", || async { answered(&process, &new).await == 200 }).await;
+    assert_eq!(answered(&process, &old).await, 200);
+    publisher.publish(&[second.jwk()]);
+    eventually("the old key is forgotten", || async { answered(&process, &old).await == 401 }).await;
+    assert_eq!(answered(&process, &new).await, 200);
+    assert!((process.metric("jwks_reachable").await - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn keys_are_taken_from_nobody_who_is_not_trusted_and_not_in_the_clear() {
+    let (database, authority, publisher) = (TestDatabase::new().await, Authority::new(), Publisher::default());
+    let signer = Signer::es256().named("1");
+    publisher.publish(&[signer.jwk()]);
+    let by_another = publisher.start_secure(&Authority::new()).await;
+    let leads_astray = publisher.start_secure(&authority).await.replace("/keys", "/moved");
+    for url in [by_another, leads_astray] {
+        let (_trusted, process) = start_trusting(&database, &authority, &url).await;
+        // it has asked by then: who comes with a key that is not known waits for that
+        assert_eq!(answered(&process, &signer.token(json!({ "roles": ["viewer"] }))).await, 503, "{url}");
+        assert!(process.metric("jwks_reachable").await.abs() < f64::EPSILON, "{url}");
+    }
+    assert_eq!(publisher.asked(), 0);
+    assert!(publisher.moved() > 0, "it was sent elsewhere");
 }

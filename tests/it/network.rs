@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::access::start_required;
-use crate::support::{PATIENCE, Service, TestDatabase};
+use crate::support::access::{start_required, token_of};
+use crate::support::{PATIENCE, Service, Socket, TestDatabase};
 
 const STREAM: &str = "/graphql/stream?query=subscription%7BnewIncidents%7Bid%7D%7D";
 const BOARD: &str = "https://board.example";
@@ -89,6 +89,43 @@ async fn pages_of_an_allowed_origin_may_ask() {
     let (status, headers) = preflight(&service, "https://elsewhere.example").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(!headers.contains_key("access-control-allow-origin"));
+    service.stop().await;
+}
+
+/// Anybody but a browser writes what it likes there.
+#[tokio::test]
+async fn an_origin_that_is_allowed_is_no_credential_and_a_credential_is_no_origin() {
+    let database = TestDatabase::new().await;
+    let service = start_required(&database.database_url(), &["--allowed-origins", BOARD]).await;
+    let viewer = token_of(&["viewer"]);
+    let ask = |origin: &'static str, token: Option<&str>, path: &str| {
+        let request = reqwest::Client::new().get(service.url(path)).header(ORIGIN, origin);
+        let request = request.header(ACCEPT, "text/event-stream, */*");
+        token.map_or(request.try_clone().unwrap(), |token| request.bearer_auth(token)).send()
+    };
+    for path in ["/graphql?query=%7B__typename%7D", "/v1/incidents", STREAM] {
+        for (origin, token, status) in [
+            (BOARD, None, StatusCode::UNAUTHORIZED),
+            (BOARD, Some(&*viewer), StatusCode::OK),
+            ("https://elsewhere.example", Some(&*viewer), StatusCode::FORBIDDEN),
+            ("https://elsewhere.example", None, StatusCode::FORBIDDEN),
+        ] {
+            let answer = ask(origin, token, path).await.unwrap();
+            assert_eq!(answer.status(), status, "{origin} {path}");
+            let may_read = answer.headers().contains_key("access-control-allow-origin");
+            assert_eq!(may_read, origin == BOARD, "{origin} {path}");
+        }
+    }
+    let from = |origin, token| Socket::open_from(service.address, token, Some(origin));
+    for token in [None, Some(&*viewer)] {
+        assert_eq!(from("https://elsewhere.example", token).await.err(), Some(403));
+    }
+    let mut socket = from(BOARD, None).await.expect("a browser's page says later who it is");
+    socket.send(json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.receive_or_end().await, Err(Some((4403, "Forbidden".to_owned()))));
+    let mut socket = from(BOARD, None).await.expect("an upgrade");
+    socket.send(json!({ "type": "connection_init", "payload": { "token": viewer } })).await;
+    assert_eq!(socket.receive().await.expect("let in")["type"], "connection_ack");
     service.stop().await;
 }
 

@@ -7,6 +7,7 @@ pub mod events;
 pub mod heard;
 pub mod log;
 pub mod process;
+pub mod publisher;
 pub mod random;
 pub mod raw;
 pub mod roles;

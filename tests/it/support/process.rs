@@ -1,7 +1,7 @@
 //! The binary, serving a database in a process of its own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -16,14 +16,22 @@ pub struct Process {
 impl Process {
     /// Starts with these flags, and waits until it is ready.
     pub async fn start(database: &TestDatabase, flags: &[&str]) -> Self {
+        Self::start_in(&[("DATABASE_URL", database.url())], flags).await
+    }
+
+    /// The same with these variables, and no others.
+    pub async fn start_in(variables: &[(&str, &str)], flags: &[&str]) -> Self {
         // reqwest asks for one; refused, another test has
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let auth: &[&str] = if flags.contains(&"--auth") { &[] } else { &["--auth", "off"] };
         let child = Command::new(env!("CARGO_BIN_EXE_incident-manager"))
-            .args(["serve", "--listen", &address.to_string(), "--log", "warn", "--auth", "off"])
+            .args(["serve", "--listen", &address.to_string(), "--log", "warn"])
+            .args(auth)
             .args(flags)
             .env_clear()
-            .env("DATABASE_URL", database.url())
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let process = Self { child, address, http: reqwest::Client::new() };

@@ -33,7 +33,15 @@ impl Socket {
 
     /// Upgrades, with a token in the header if there is one; else with which status that is refused.
     pub async fn open(address: SocketAddr, token: Option<&str>) -> Result<Self, u16> {
+        Self::open_from(address, token, None).await
+    }
+
+    /// The same as a page of this origin does.
+    pub async fn open_from(address: SocketAddr, token: Option<&str>, origin: Option<&str>) -> Result<Self, u16> {
         let mut request = format!("ws://{address}/graphql/ws").into_client_request().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
         request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
         if let Some(token) = token {
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
