@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::banner::{Banner, graphql_url};
 use super::demo;
@@ -55,6 +55,8 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     let cannot_listen = |source| ServeError::Listen { address: config.listen, source };
     let listener = listen(config.listen).map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
+    let (asked, tls) = (config.auth_mode() == AuthMode::Required, config.network.tls_cert.is_some());
+    info!(%address, auth = if asked { "required" } else { "off" }, tls, "listening");
 
     let (database, embedded) = if let Some(url) = &config.database.database_url {
         (url.clone(), None)

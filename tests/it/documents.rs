@@ -5,7 +5,7 @@ use std::path::Path;
 
 use incident_manager::config::{self, DatabaseUrl, Stop, settings_table};
 use incident_manager::telemetry::metric;
-use reqwest::Response;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::process::Command;
@@ -27,14 +27,20 @@ pub async fn write(tenancy: &Tenancy, document: &Document) {
     }
 }
 
+/// Where the service of the documents is.
+const BASES: [&str; 2] = ["http://127.0.0.1:8080", "https://incidents.example:8443"];
+
 /// Sends what a call of curl sends.
 pub async fn curl(service: &Service, call: &str) -> Response {
     let url = call
         .split_whitespace()
-        .find_map(|word| word.trim_matches('\'').strip_prefix("http://127.0.0.1:8080"))
+        .find_map(|word| BASES.iter().find_map(|base| word.trim_matches('\'').strip_prefix(base)))
         .expect(call);
     let quoted = |flag: &str| {
-        let values = call.split(flag).skip(1).map(|rest| rest.trim_start().split('\'').nth(1).expect("a quoted value"));
+        let values = call.split(flag).skip(1).map(|rest| {
+            let quote = rest.trim_start().chars().next().filter(|quote| "'\"".contains(*quote)).expect("a quote");
+            rest.trim_start().split(quote).nth(1).expect("a quoted value")
+        });
         values.collect::<Vec<_>>()
     };
     let mut request = match quoted(" -d ").first() {
@@ -43,7 +49,8 @@ pub async fn curl(service: &Service, call: &str) -> Response {
     };
     for header in quoted(" -H ") {
         let (name, value) = header.split_once(": ").expect("a header");
-        request = request.header(name, value);
+        // what the shell would put there is the service's own
+        request = if value.contains('$') { request } else { request.header(name, value) };
     }
     request.send().await.unwrap()
 }
@@ -177,6 +184,38 @@ async fn the_steps_of_deployment_lead_to_a_service() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn the_steps_of_security_lead_to_a_key_for_two_sources() {
+    let tenancy = Tenancy::installed().await;
+    let url = DatabaseUrl::from(tenancy.url("service"));
+    let commands = document::SECURITY.commands();
+    let create = commands.iter().find(|command| command.contains(" api-key create ")).expect("a first key");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_incident-manager"));
+    let program = program.args(create.split_whitespace().skip(1)).env_clear().env("DATABASE_URL", url.expose());
+    let made = program.output().await.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let first = String::from_utf8(made.stdout).unwrap();
+
+    let service = Service::start_with(&url, &["--auth", "required"]).await.bearing(first.trim_end());
+    service.ready().await;
+    let create = commands.iter().find(|command| command.starts_with("curl ")).expect("another key");
+    let made: Value = curl(&service, create).await.json().await.unwrap();
+    let key = made["data"]["createApiKey"]["secret"].as_str().unwrap_or_else(|| panic!("{made}"));
+    let service = service.bearing(key);
+    let mut heard = service.subscribe("subscription { newIncidents { source } }").await;
+    let mut writer = tenancy.connect("writer").await;
+    for source in ["elsewhere", "prometheus", "elsewhere", "cron"] {
+        let insert = "insert into incident_manager.incident (title, severity, source) values ('t', 'P3', $1)";
+        sqlx::query(insert).bind(source).execute(&mut writer).await.unwrap();
+    }
+    for source in ["prometheus", "cron"] {
+        assert_eq!(heard.next("newIncidents").await["source"], source);
+    }
+    let (status, _) = service.rest(Method::POST, "/v1/incidents", json!({})).await;
+    assert_eq!(status, 403, "it changes nothing");
+    service.stop().await;
+}
+
 /// Flags that the documents name and that are other programs'.
 const FOREIGN_FLAGS: [&str; 5] = ["--help", "--data-only", "--no-owner", "--no-acl", "--all-targets"];
 /// Variables that are no settings of the program.
@@ -252,13 +291,14 @@ fn the_commands_that_documents_name_are_commands() {
 }
 
 /// Programs of others that the documents call.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "cargo",
     "curl",
     "docker",
     "echo",
     "export",
     "npm",
+    "openssl",
     "pg_dump",
     "pg_restore",
     "psql",
