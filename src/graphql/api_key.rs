@@ -4,7 +4,7 @@ use async_graphql::{Context, InputObject, Object, Result};
 
 use super::error::{Internal, NotFound};
 use super::scalar::{DateTime, Id};
-use crate::auth::{ApiKeySecret, Authenticator, Viewer};
+use crate::auth::{ApiKeySecret, Authenticator, Caller, Viewer};
 use crate::clock::Clock;
 use crate::domain::{self, Access, InvalidInput, NewApiKey, Permission, Permissions, Scope, Timestamp};
 use crate::store::{Revoked, Store};
@@ -52,7 +52,7 @@ fn within_own(viewer: &Viewer, new: &NewApiKey) -> Result<(), BeyondOwn> {
 
 /// Makes a key, which without an expiry of its own ends with the credential that makes it.
 pub async fn create(context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreatedApiKey> {
-    let viewer = context.data::<Viewer>()?;
+    let viewer = context.data::<Caller>()?.viewer();
     let mut new = input.check(context.data::<Clock>()?.now())?;
     // as far as one's own goes
     new.expires_at = new.expires_at.or(viewer.expires_at);
@@ -65,13 +65,13 @@ pub async fn create(context: &Context<'_>, input: CreateApiKeyInput) -> Result<C
 
 /// The keys within one's own access, the newest first.
 pub async fn list(context: &Context<'_>) -> Result<Vec<ApiKey>> {
-    let keys = context.data::<Store>()?.api_keys(&context.data::<Viewer>()?.access).await?;
+    let keys = context.data::<Store>()?.api_keys(&context.data::<Caller>()?.viewer().access).await?;
     Ok(keys.into_iter().map(ApiKey).collect())
 }
 
 /// Revokes a key within one's own access. False: it was revoked before.
 pub async fn revoke(context: &Context<'_>, id: Id) -> Result<bool> {
-    let viewer = context.data::<Viewer>()?;
+    let viewer = context.data::<Caller>()?.viewer();
     let store = context.data::<Store>()?;
     let revoked = store.revoke_api_key(&viewer.subject, &id.0.to_string(), &viewer.access).await?;
     match revoked.ok_or(NotFound { kind: "API key", id: id.0 })? {

@@ -128,8 +128,7 @@ impl Gateway {
         if selects_position {
             request = request.data(stream::Position(self.store.stream_position().await.map_err(Arc::new)));
         }
-        let viewer = caller.viewer().clone();
-        request.data(viewer.access.clone()).data(viewer).data(caller).data(self.clock.clone())
+        request.data(caller.viewer().access.clone()).data(caller).data(self.clock.clone())
     }
 
     /// An operation has loaders of its own, whose loads run in turn with it.

@@ -15,7 +15,7 @@ use super::input::{CreateIncidentInput, PlaybookInput, SubmitAlertInput, UpdateI
 use super::playbook::Playbook;
 use super::relation::{RelatedIncident, related_to};
 use super::scalar::Id;
-use crate::auth::{Caller, Rates, Viewer};
+use crate::auth::{Caller, Rates};
 use crate::domain::Permission::{AlertsSubmit, IncidentsWrite, KeysManage, PlaybooksWrite};
 use crate::domain::{self, Assignment, IncidentId, IncidentPair, IncidentState, NewComment, PlaybookId, Resolution};
 use crate::store::{Intake, Store};
@@ -24,7 +24,7 @@ use crate::store::{Intake, Store};
 pub struct Mutation;
 
 fn actor<'c>(context: &'c Context<'_>) -> Result<&'c str> {
-    Ok(&context.data::<Viewer>()?.subject)
+    Ok(&context.data::<Caller>()?.viewer().subject)
 }
 
 fn found(id: Id, incident: Option<domain::Incident>) -> Result<Incident> {

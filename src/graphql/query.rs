@@ -15,7 +15,7 @@ use super::loader::Loaders;
 use super::playbook::Playbook;
 use super::scalar::Id;
 use super::stream::{Position, StreamPosition};
-use crate::auth::Viewer;
+use crate::auth::{Caller, Viewer};
 use crate::domain::Permission::{AlertsRead, IncidentsRead, KeysManage, PlaybooksRead};
 use crate::domain::{AlertFilter, AlertId, IncidentId, IncidentOrder, ListTag, PageRequest, PlaybookId, text_list};
 use crate::store::Store;
@@ -119,7 +119,7 @@ impl Query {
     #[graphql(directive = open::apply())]
     #[expect(clippy::unused_async, reason = "the derive takes async resolvers only")]
     async fn viewer<'c>(&self, context: &Context<'c>) -> Result<&'c Viewer> {
-        context.data::<Viewer>()
+        Ok(context.data::<Caller>()?.viewer())
     }
 
     /// API keys within one's own permissions and sources, the newest first.

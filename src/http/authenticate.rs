@@ -108,7 +108,7 @@ pub async fn for_graphql(
 ) -> Response {
     match caller(&state, client, request.headers()).await {
         Ok(caller) => {
-            admit(&mut request, caller);
+            request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(refused) => {
@@ -127,7 +127,7 @@ pub async fn for_rest(
 ) -> Response {
     match caller(&state, client, request.headers()).await {
         Ok(caller) => {
-            admit(&mut request, caller);
+            request.extensions_mut().insert(caller);
             let mut response = next.run(request).await;
             if response.status() == StatusCode::FORBIDDEN {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, FORBIDDEN);
@@ -146,16 +146,13 @@ pub async fn for_upgrade(
     next: Next,
 ) -> Response {
     match caller(&state, client, request.headers()).await {
-        Ok(caller) => admit(&mut request, caller),
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+        }
         Err(Refused::Denied(Denied::Missing)) => {}
         Err(refused) => return refuse(&refused),
     }
     next.run(request).await
-}
-
-fn admit(request: &mut Request, caller: Caller) {
-    request.extensions_mut().insert(caller.viewer().clone());
-    request.extensions_mut().insert(caller);
 }
 
 fn refuse(refused: &Refused) -> Response {

@@ -11,7 +11,7 @@ use super::extract::{Body, Parameters, PathId};
 use super::incidents::DEFAULT_PAGE;
 use super::link::links;
 use super::representation::{Comment, Comments, PageInfo};
-use crate::auth::Viewer;
+use crate::auth::Caller;
 use crate::domain::Permission::{IncidentsRead, IncidentsWrite};
 use crate::domain::{self, ListTag, NestedPage, NewComment, Page};
 use crate::graphql::NotFound;
@@ -49,12 +49,12 @@ pub struct AddCommentInput {
     ))]
 pub async fn list(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     uri: Uri,
     PathId(id): PathId,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let scope = viewer.access.require(IncidentsRead)?;
+    let scope = caller.viewer().access.require(IncidentsRead)?;
     let CommentPage { first, after } = parameters.take()?;
     parameters.end()?;
     let asked = NestedPage::from_args(id, ListTag::Comments, DEFAULT_PAGE, first, after.as_deref())?;
@@ -84,16 +84,16 @@ pub async fn list(
     ))]
 pub async fn add(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
     body: Body,
 ) -> Result<Response, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     parameters.end()?;
     let AddCommentInput { body } = body.read()?;
     let new = NewComment { incident_id: id, body }.check()?;
-    let added = state.store.add_comment(&viewer.subject, scope, &new).await?;
+    let added = state.store.add_comment(&caller.viewer().subject, scope, &new).await?;
     let comment = added.ok_or(NotFound { kind: "incident", id: id.0 })?;
     Ok((StatusCode::CREATED, Json(Comment::from(comment))).into_response())
 }

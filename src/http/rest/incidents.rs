@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::extract::{Body, OptionalBody, Parameters, PathId};
 use super::link::links;
 use super::representation::{Incident, Incidents, PageInfo};
-use crate::auth::Viewer;
+use crate::auth::Caller;
 use crate::domain::Permission::{IncidentsRead, IncidentsWrite};
 use crate::domain::{
     self, Assignment, IncidentId, IncidentOrder, IncidentState, InvalidInput, ListTag, PageRequest, Resolution,
@@ -107,11 +107,11 @@ fn found(id: IncidentId, incident: Option<domain::Incident>) -> Result<Json<Inci
     ))]
 pub async fn list(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     uri: Uri,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let scope = viewer.access.require(IncidentsRead)?;
+    let scope = caller.viewer().access.require(IncidentsRead)?;
     let filter: IncidentFilter = parameters.take()?;
     let page: IncidentPage = parameters.take()?;
     parameters.end()?;
@@ -136,11 +136,11 @@ pub async fn list(
     ))]
 pub async fn get(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
 ) -> Result<Json<Incident>, Problem> {
-    let scope = viewer.access.require(IncidentsRead)?;
+    let scope = caller.viewer().access.require(IncidentsRead)?;
     parameters.end()?;
     found(id, state.store.incident(scope, id).await?)
 }
@@ -155,15 +155,15 @@ pub async fn get(
     ))]
 pub async fn create(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     parameters: Parameters,
     body: Body,
 ) -> Result<Response, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     parameters.end()?;
     let new = body.read::<CreateIncidentInput>()?.check()?;
     scope.require(&new.source)?;
-    let incident = state.store.create_incident(&viewer.subject, &new).await?;
+    let incident = state.store.create_incident(&caller.viewer().subject, &new).await?;
     let location = [(header::LOCATION, format!("/v1/incidents/{}", incident.id))];
     Ok((StatusCode::CREATED, location, Json(Incident::from(incident))).into_response())
 }
@@ -181,15 +181,15 @@ pub async fn create(
     ))]
 pub async fn update(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
     body: Body,
 ) -> Result<Json<Incident>, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     let version = ExpectedVersion::of(parameters)?;
     let patch = body.read::<UpdateIncidentInput>()?.check()?;
-    found(id, state.store.update_incident(&viewer.subject, scope, id, &patch, version).await?)
+    found(id, state.store.update_incident(&caller.viewer().subject, scope, id, &patch, version).await?)
 }
 
 /// Acknowledges an incident
@@ -205,15 +205,15 @@ pub async fn update(
     ))]
 pub async fn acknowledge(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
     OptionalBody(body): OptionalBody,
 ) -> Result<Json<Incident>, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     parameters.end()?;
     let AcknowledgeIncidentInput {} = body.read()?;
-    found(id, state.store.acknowledge_incident(&viewer.subject, scope, id).await?)
+    found(id, state.store.acknowledge_incident(&caller.viewer().subject, scope, id).await?)
 }
 
 /// Moves an incident to a state
@@ -227,15 +227,15 @@ pub async fn acknowledge(
     ))]
 pub async fn transition(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
     body: Body,
 ) -> Result<Json<Incident>, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     let version = ExpectedVersion::of(parameters)?;
     let TransitionIncidentInput { to } = body.read()?;
-    found(id, state.store.transition_incident(&viewer.subject, scope, id, to, version).await?)
+    found(id, state.store.transition_incident(&caller.viewer().subject, scope, id, to, version).await?)
 }
 
 /// Resolves an incident
@@ -249,16 +249,16 @@ pub async fn transition(
     ))]
 pub async fn resolve(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
     OptionalBody(body): OptionalBody,
 ) -> Result<Json<Incident>, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     parameters.end()?;
     let ResolveIncidentInput { resolution, root_cause } = body.read()?;
     let resolution = Resolution { resolution, root_cause }.check()?;
-    found(id, state.store.resolve_incident(&viewer.subject, scope, id, &resolution).await?)
+    found(id, state.store.resolve_incident(&caller.viewer().subject, scope, id, &resolution).await?)
 }
 
 /// Gives an incident to somebody, or to nobody
@@ -272,12 +272,12 @@ pub async fn resolve(
     ))]
 pub async fn assign(
     State(state): State<AppState>,
-    Extension(viewer): Extension<Viewer>,
+    Extension(caller): Extension<Caller>,
     PathId(id): PathId,
     parameters: Parameters,
     body: Body,
 ) -> Result<Json<Incident>, Problem> {
-    let scope = viewer.access.require(IncidentsWrite)?;
+    let scope = caller.viewer().access.require(IncidentsWrite)?;
     parameters.end()?;
     let assignee = match body.read::<AssignIncidentInput>()?.assignee {
         MaybeUndefined::Value(assignee) => Some(assignee),
@@ -287,5 +287,5 @@ pub async fn assign(
         }
     };
     let assignment = Assignment { assignee }.check()?;
-    found(id, state.store.assign_incident(&viewer.subject, scope, id, &assignment).await?)
+    found(id, state.store.assign_incident(&caller.viewer().subject, scope, id, &assignment).await?)
 }
