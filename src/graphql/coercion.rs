@@ -81,11 +81,12 @@ fn thirty_two_bits(number: &Number, at: Pos) -> Result<(), ServerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graphql::gateway::described;
     use serde_json::{Value as Json, json};
 
     fn refused(document: &str, variables: Json) -> Option<String> {
         let document = async_graphql::parser::parse_query(document).unwrap();
-        check(&Inputs::of(&crate::graphql::sdl()), &document, None, &Variables::from_json(variables))
+        check(&Inputs::of(&described(&crate::graphql::sdl())), &document, None, &Variables::from_json(variables))
             .err()
             .map(|error| error.message)
     }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use async_graphql::parser::parse_schema;
 pub use async_graphql::parser::types::OperationType;
-use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition};
+use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition, ServiceDocument};
 use async_graphql::{Request, Response, ServerError, Value, Variables};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -53,8 +54,8 @@ impl Gateway {
             builder = builder.disable_introspection().disable_suggestions();
         }
         let schema = builder.finish();
-        let sdl = schema.sdl();
-        let (outline, inputs) = (Arc::new(Outline::of(&sdl)), Arc::new(Inputs::of(&sdl)));
+        let described = described(&schema.sdl());
+        let (outline, inputs) = (Arc::new(Outline::of(&described)), Arc::new(Inputs::of(&described)));
         Self { schema, store, clock, outline, inputs, bounds }
     }
 
@@ -171,6 +172,12 @@ impl Gateway {
     pub fn asks(&self, document: &ExecutableDocument, operation: &OperationDefinition) -> Permissions {
         Surveyor::new(&self.outline, document, &Variables::default()).operation(operation).asks
     }
+}
+
+/// Reads a schema in its definition language.
+pub fn described(sdl: &str) -> ServiceDocument {
+    let Ok(document) = parse_schema(sdl) else { unreachable!("the schema is printed as it is read") };
+    document
 }
 
 /// The operation that a request names; `None` where there is no such operation.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use async_graphql::Positioned;
-use async_graphql::parser::parse_schema;
-use async_graphql::parser::types::{BaseType, InputValueDefinition, Type, TypeKind, TypeSystemDefinition};
+use async_graphql::parser::types::{
+    BaseType, InputValueDefinition, ServiceDocument, Type, TypeKind, TypeSystemDefinition,
+};
 use async_graphql_value::Value as Literal;
 
 /// The arguments that take input objects, and the members of those.
@@ -17,23 +18,21 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Reads a schema in its definition language.
-    pub fn of(sdl: &str) -> Self {
-        let Ok(document) = parse_schema(sdl) else { unreachable!("the schema is printed as it is read") };
+    pub fn of(schema: &ServiceDocument) -> Self {
         let mut inputs = Self::default();
-        for definition in document.definitions {
+        for definition in &schema.definitions {
             let TypeSystemDefinition::Type(definition) = definition else { continue };
-            match definition.node.kind {
+            match &definition.node.kind {
                 TypeKind::Object(object) => {
-                    for field in object.fields {
+                    for field in &object.fields {
                         let name = field.node.name.node.to_string();
-                        for (argument, of) in named(field.node.arguments) {
+                        for (argument, of) in named(&field.node.arguments) {
                             inputs.arguments.insert((name.clone(), argument), of);
                         }
                     }
                 }
                 TypeKind::InputObject(object) => {
-                    inputs.members.insert(definition.node.name.node.to_string(), named(object.fields).collect());
+                    inputs.members.insert(definition.node.name.node.to_string(), named(&object.fields).collect());
                 }
                 _ => {}
             }
@@ -61,6 +60,6 @@ impl Inputs {
     }
 }
 
-fn named(values: Vec<Positioned<InputValueDefinition>>) -> impl Iterator<Item = (String, Type)> {
-    values.into_iter().map(|value| (value.node.name.node.to_string(), value.node.ty.node))
+fn named(values: &[Positioned<InputValueDefinition>]) -> impl Iterator<Item = (String, Type)> {
+    values.iter().map(|value| (value.node.name.node.to_string(), value.node.ty.node.clone()))
 }

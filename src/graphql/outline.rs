@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use async_graphql::parser::parse_schema;
-use async_graphql::parser::types::{BaseType, FieldDefinition, OperationType, TypeKind, TypeSystemDefinition};
+use async_graphql::parser::types::{
+    BaseType, FieldDefinition, OperationType, ServiceDocument, TypeKind, TypeSystemDefinition,
+};
 use async_graphql_value::ConstValue;
 
 use crate::domain::Permission;
@@ -42,13 +43,11 @@ pub struct Field {
 pub struct Outline(HashMap<String, HashMap<String, Field>>);
 
 impl Outline {
-    /// Reads a schema in its definition language.
-    pub fn of(sdl: &str) -> Self {
-        let Ok(document) = parse_schema(sdl) else { unreachable!("the schema is printed as it is read") };
+    pub fn of(schema: &ServiceDocument) -> Self {
         let mut types = HashMap::new();
-        for definition in document.definitions {
+        for definition in &schema.definitions {
             if let TypeSystemDefinition::Type(definition) = definition
-                && let TypeKind::Object(object) = definition.node.kind
+                && let TypeKind::Object(object) = &definition.node.kind
             {
                 let fields =
                     object.fields.iter().map(|field| (field.node.name.node.to_string(), field_of(&field.node)));

@@ -232,9 +232,10 @@ mod tests {
 
     use super::*;
     use crate::domain::Permission::{AlertsRead, IncidentsRead, IncidentsSubscribe};
+    use crate::graphql::gateway::described;
 
     fn survey_with(document: &str, variables: serde_json::Value) -> Survey {
-        let outline = Outline::of(&crate::graphql::sdl());
+        let outline = Outline::of(&described(&crate::graphql::sdl()));
         let document = parse_query(document).unwrap();
         Surveyor::new(&outline, &document, &Variables::from_json(variables)).document()
     }
