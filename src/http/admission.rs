@@ -42,7 +42,7 @@ impl Admission {
         let address = network(address);
         let mut open = self.open.lock();
         if *open >= self.max {
-            let message = format!("the service has its {} connections open", self.max);
+            let message = format!("the service may have no more connections open than {}", self.max);
             return Err(Problem::of(StatusCode::SERVICE_UNAVAILABLE, Refusal::beyond(self.max, message)));
         }
         if let Some(of_address) = &self.of_address {

@@ -31,7 +31,7 @@ impl<K: Eq + Hash + Copy> Tally<K> {
         let mut open = self.open.lock();
         let now = open.get(&key).copied().unwrap_or_default() + count;
         if now > self.max {
-            let message = format!("{} may have {} {} open", self.whose, self.max, self.what);
+            let message = format!("{} may have no more {} open than {}", self.whose, self.what, self.max);
             return Err(Refusal::beyond(self.max, message));
         }
         open.insert(key, now);
@@ -63,7 +63,7 @@ mod tests {
         let tally = Tally::new(3, "a test", "things");
         tally.add(1, 2).unwrap();
         let refused = tally.add(1, 2).unwrap_err();
-        assert_eq!((&*refused.message, refused.limit), ("a test may have 3 things open", Some(3)));
+        assert_eq!((&*refused.message, refused.limit), ("a test may have no more things open than 3", Some(3)));
         tally.add(1, 1).unwrap();
         tally.add(2, 3).unwrap();
         assert!(tally.add(1, 1).is_err() && tally.add(1, 0).is_ok());

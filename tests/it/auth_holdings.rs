@@ -55,7 +55,7 @@ async fn a_credential_has_so_many_connections_however_it_is_presented() {
     let (busy, calm) = (of("busy"), of("calm"));
     let first = Socket::open(service.address, Some(&busy)).await.unwrap();
     let second = Socket::connect_as(service.address, Some(&busy)).await;
-    let limit = "a credential may have 2 connections open";
+    let limit = "a credential may have no more connections open than 2";
     assert_eq!(Socket::open(service.address, Some(&busy)).await.err(), Some(429), "by the header");
     assert_eq!(initialised(&service, &busy).await, Some((1013, format!("Try again later: {limit}"))));
     stream_refused(&service, &busy, limit, 2).await;
@@ -81,7 +81,7 @@ async fn a_credential_has_so_many_subscriptions_on_all_its_connections() {
     socket.subscribe("1", SUBSCRIPTION, json!({})).await;
     let open = stream(&service, &busy).await;
     assert_eq!(open.status(), 200);
-    let limit = "a credential may have 2 subscriptions open";
+    let limit = "a credential may have no more subscriptions open than 2";
     refused(&mut socket, "2", limit, 2).await;
     stream_refused(&service, &busy, limit, 2).await;
     socket.send(json!({ "id": "2", "type": "subscribe", "payload": { "query": "{ viewer { subject } }" } })).await;
@@ -116,7 +116,7 @@ async fn what_a_connection_holds_goes_with_it_to_a_new_credential() {
     }
     socket.send(json!({ "type": "ping", "payload": { "token": new } })).await;
     assert_eq!(socket.receive().await.unwrap()["type"], "pong");
-    let limit = "a credential may have 2 subscriptions open";
+    let limit = "a credential may have no more subscriptions open than 2";
     refused(&mut socket, "3", limit, 2).await;
     stream_refused(&service, &new, limit, 2).await;
 
@@ -138,7 +138,7 @@ async fn an_address_has_so_many_subscriptions_whoever_they_are() {
     let service = start_required(&database.database_url(), &["--max-subscriptions-per-address", "1"]).await;
     let mut socket = Socket::connect_as(service.address, Some(&of("one"))).await;
     socket.subscribe("1", SUBSCRIPTION, json!({})).await;
-    let limit = "an address may have 1 subscriptions open";
+    let limit = "an address may have no more subscriptions open than 1";
     stream_refused(&service, &of("other"), limit, 1).await;
     refused(&mut socket, "2", limit, 1).await;
     socket.send(json!({ "id": "1", "type": "complete" })).await;

@@ -237,7 +237,7 @@ impl Connection {
     fn start(&mut self, id: OperationId, mut request: Request) {
         let limit = self.config.max_operations;
         if self.operations.len() >= limit {
-            let message = format!("a connection may have {limit} operations open");
+            let message = format!("a connection may have no more operations open than {limit}");
             return self.refuse(&id, Refusal::beyond(limit, message));
         }
         if let Err(failed) = self.identity.may_begin() {
