@@ -2,11 +2,13 @@
 
 use std::task::{Context, Poll};
 
+use metrics::counter;
 use tokio::time::Instant;
 
 use super::pace::{Alarm, Pace, Rate};
 use crate::domain::Cursor;
 use crate::live::{Ended, Frame, Subscriber};
+use crate::telemetry::metric;
 
 /// A subscriber, at a rate where there is one. What is too much for that waits in the log, as it does for a client that reads
 /// slowly: nothing is left out, and nothing is kept for it.
@@ -41,6 +43,9 @@ impl Paced {
         let before = frames.len();
         let polled = self.subscriber.poll_take(context, limit.min(due), bytes, frames);
         self.pace.count(rate, u32::try_from(frames.len() - before).unwrap_or(u32::MAX), now);
+        if self.pace.due(rate, now).is_err() {
+            counter!(metric::HELD_BACK).increment(1);
+        }
         polled
     }
 

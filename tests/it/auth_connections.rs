@@ -82,17 +82,24 @@ async fn subscribed(mut socket: Socket) -> Socket {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_ends_its_connections() {
+async fn a_token_that_expires_ends_its_connections_on_every_replica() {
     let database = TestDatabase::new().await;
-    let service = start(&database).await;
-    let service = service.bearing(&token(json!({ "roles": ["viewer"], "exp": now() + 4 })));
-    let (mut socket, events) = (service.subscribe(SUBSCRIPTION).await, stream(&service).await);
+    let (here, there) = (start(&database).await, start(&database).await);
+    let short = token(json!({ "roles": ["viewer"], "exp": now() + 4 }));
+    let (here, there) = (here.bearing(&short), there.bearing(&short));
+    let mut sockets = [here.subscribe(SUBSCRIPTION).await, there.subscribe(SUBSCRIPTION).await];
+    let streams = [stream(&here).await, stream(&there).await];
     open(&database, "before").await;
-    assert_eq!(socket.next("newIncidents").await["title"], "before");
-    ends(socket, "the token has expired").await;
-    stream_ends(events, "the token has expired").await;
-    assert_eq!(Socket::open(service.address, None).await.err(), None, "others may come");
-    service.stop().await;
+    for socket in &mut sockets {
+        assert_eq!(socket.next("newIncidents").await["title"], "before");
+    }
+    for (socket, events) in sockets.into_iter().zip(streams) {
+        ends(socket, "the token has expired").await;
+        stream_ends(events, "the token has expired").await;
+    }
+    assert_eq!(Socket::open(here.address, None).await.err(), None, "others may come");
+    here.stop().await;
+    there.stop().await;
 }
 
 #[tokio::test]

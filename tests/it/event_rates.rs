@@ -1,7 +1,9 @@
 //! A subscription that has more events than it may be sent in a second falls behind and catches up: nothing is lost.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::events::Events;
@@ -80,6 +82,10 @@ async fn a_burst_is_slowed_and_whole_and_slows_no_other_subscription_of_its_conn
     }
     // what was over its rate had five seconds more to come
     assert!(little.is_some_and(|before| before < BURST), "{little:?}");
+    let metrics = service.http().get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let held_back =
+        metrics.lines().find_map(|line| line.strip_prefix("incident_manager_subscriptions_held_back_total "));
+    assert!(held_back.is_some_and(|times| times != "0"), "{held_back:?}");
     insert(&database, "P1", BURST..BURST + 1).await;
     hear(&mut socket, BURST..BURST + 1).await;
     service.stop().await;
@@ -116,6 +122,32 @@ async fn what_is_more_than_memory_holds_comes_too_over_websocket_and_event_strea
     hear(&mut stays, BURST..BURST + 1).await;
     hear(&mut returns, BURST..BURST + 1).await;
     assert_eq!(title(&stream.next_result().await.0["data"]), BURST);
+    service.stop().await;
+}
+
+/// Few may take from the log at a time; who is held back is none of them.
+#[tokio::test]
+async fn who_is_held_back_keeps_nobody_from_catching_up() {
+    const RATE: usize = 20;
+    const MISSED: usize = 5 * RATE;
+    const CLIENTS: usize = 24;
+    let (database, service) = start(RATE, &["--feed-events", "16", "--tail-events", "16"]).await;
+    let position = "{ streamPosition { cursor } }";
+    let cursor = service.data(position, json!({})).await["streamPosition"]["cursor"].take();
+    insert(&database, "P1", 0..MISSED).await;
+    let heard: [_; CLIENTS] = std::array::from_fn(|_| Cell::new(0));
+    let clients = heard.iter().map(async |mine| {
+        let mut socket = service.socket().await;
+        let payload = json!({ "query": NEW, "variables": { "after": cursor } });
+        socket.send(json!({ "id": "1", "type": "subscribe", "payload": payload })).await;
+        for number in 0..MISSED {
+            hear(&mut socket, number..number + 1).await;
+            mine.set(number + 1);
+        }
+        // four seconds after its first
+        assert!(heard.iter().all(|heard| heard.get() > 0), "{heard:?}");
+    });
+    join_all(clients).await;
     service.stop().await;
 }
 
