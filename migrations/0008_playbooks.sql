@@ -105,68 +105,74 @@ create index incident_link_of_b on incident_manager.incident_link (b, linked_at)
 -- merged into it, what has its fingerprint; each at most twenty, the last first. And, with a null incident, those around them in
 -- time: they themselves, and of each the 32 next before it and the 32 next after it, within an hour. Where these are of several
 -- incidents, as of a page they are, they are there once: from each the search goes on to the next of them and no further. Of
--- these sources alone; of all where they are null. Which of it is the best is the service's to say.
+-- these sources alone; of all where they are null. Which of it is the best is the service's to say. Each comes with what is short
+-- of it, since it has been found already; with what it affects where that counts.
 --
 -- Its plan is made once for a session: to make it takes as long as to carry it out.
 create function incident_manager.related_candidates(incidents uuid[], sources text[])
-returns table (incident uuid, id uuid, reason text, score double precision, at timestamptz, affected_resources text[])
+returns table (incident uuid, reason text, score double precision, at timestamptz, id uuid, title text, severity text,
+               state text, incident_type text, source text, created_at timestamptz, updated_at timestamptz,
+               acknowledged_at timestamptz, resolved_at timestamptz, closed_at timestamptz, assigned_to text,
+               fingerprint text, version integer, affected_resources text[])
 language plpgsql stable set search_path = pg_catalog, incident_manager, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
   return query
     with i as materialized (
-      select o.id, o.source, o.fingerprint, o.created_at, o.affected_resources, o.merged_into, o.closed_at,
+      select o.id, o.source, o.fingerprint, o.created_at, o.merged_into, o.closed_at,
              lag(o.created_at, 1, '-infinity') over line as earlier, lag(o.id, 1, o.id) over line as earlier_id,
              lead(o.created_at, 1, 'infinity') over line as later, lead(o.id, 1, o.id) over line as later_id
       from incident_manager.incident o where o.id = any (incidents)
       window line as (order by o.created_at, o.id))
-    select i.id, l.b, 'LINKED', 1.0::double precision, l.linked_at, null::text[]
-    from i cross join lateral (
-      select l.b, l.linked_at from incident_manager.incident_link l
-      where l.a = i.id and (sources is null or exists (
-        select from incident_manager.incident o where o.id = l.b and o.source = any (sources)))
-      order by l.linked_at desc limit 20) l
-    union all
-    select i.id, l.a, 'LINKED', 1.0, l.linked_at, null
-    from i cross join lateral (
-      select l.a, l.linked_at from incident_manager.incident_link l
-      where l.b = i.id and (sources is null or exists (
-        select from incident_manager.incident o where o.id = l.a and o.source = any (sources)))
-      order by l.linked_at desc limit 20) l
-    union all
-    select i.id, i.merged_into, 'MERGED', 1.0, i.closed_at, null
-    from i where i.merged_into is not null and (sources is null or exists (
-      select from incident_manager.incident o where o.id = i.merged_into and o.source = any (sources)))
-    union all
-    select i.id, m.id, 'MERGED', 1.0, m.closed_at, null
-    from i cross join lateral (
-      select m.id, m.closed_at from incident_manager.incident m
-      where m.merged_into = i.id and (sources is null or m.source = any (sources))
-      order by m.closed_at desc limit 20) m
-    union all
-    select i.id, o.id, 'CORRELATED', case when o.source = i.source then 0.9 else 0.8 end, null, null
-    from i cross join lateral (
-      select o.id, o.source from incident_manager.incident o
-      where o.fingerprint = i.fingerprint and o.id <> i.id and (sources is null or o.source = any (sources))
-      order by o.created_at desc, o.id desc limit 20) o
-    union all
-    select null, i.id, null, null, i.created_at, i.affected_resources
-    from i where sources is null or i.source = any (sources)
-    union all
-    select null, o.id, null, null, o.created_at, o.affected_resources
-    from i cross join lateral (
-      select o.id, o.created_at, o.affected_resources from incident_manager.incident o
-      where (o.created_at, o.id) < (i.created_at, i.id) and (o.created_at, o.id) > (i.earlier, i.earlier_id)
-        and o.created_at >= i.created_at - interval '1 hour' and (sources is null or o.source = any (sources))
-      order by o.created_at desc, o.id desc limit 32) o
-    union all
-    select null, o.id, null, null, o.created_at, o.affected_resources
-    from i cross join lateral (
-      select o.id, o.created_at, o.affected_resources from incident_manager.incident o
-      where (o.created_at, o.id) > (i.created_at, i.id) and (o.created_at, o.id) < (i.later, i.later_id)
-        and o.created_at <= i.created_at + interval '1 hour' and (sources is null or o.source = any (sources))
-      order by o.created_at, o.id limit 32) o;
+    select c.incident, c.reason, c.score, c.at, c.id, c.title, c.severity, c.state, c.incident_type, c.source, c.created_at,
+           c.updated_at, c.acknowledged_at, c.resolved_at, c.closed_at, c.assigned_to, c.fingerprint, c.version,
+           case when c.incident is null then c.affected_resources end
+    from (
+      select i.id as incident, 'LINKED' as reason, 1.0::double precision as score, o.*
+      from i cross join lateral (
+        select l.linked_at as at, o.* from incident_manager.incident_link l join incident_manager.incident o on o.id = l.b
+        where l.a = i.id and (sources is null or o.source = any (sources))
+        order by l.linked_at desc limit 20) o
+      union all
+      select i.id, 'LINKED', 1.0, o.*
+      from i cross join lateral (
+        select l.linked_at, o.* from incident_manager.incident_link l join incident_manager.incident o on o.id = l.a
+        where l.b = i.id and (sources is null or o.source = any (sources))
+        order by l.linked_at desc limit 20) o
+      union all
+      select i.id, 'MERGED', 1.0, i.closed_at, o.*
+      from i join incident_manager.incident o on o.id = i.merged_into
+      where sources is null or o.source = any (sources)
+      union all
+      select i.id, 'MERGED', 1.0, o.*
+      from i cross join lateral (
+        select o.closed_at, o.* from incident_manager.incident o
+        where o.merged_into = i.id and (sources is null or o.source = any (sources))
+        order by o.closed_at desc limit 20) o
+      union all
+      select i.id, 'CORRELATED', case when o.source = i.source then 0.9 else 0.8 end, null, o.*
+      from i cross join lateral (
+        select o.* from incident_manager.incident o
+        where o.fingerprint = i.fingerprint and o.id <> i.id and (sources is null or o.source = any (sources))
+        order by o.created_at desc, o.id desc limit 20) o
+      union all
+      select null, null, null, null, o.*
+      from incident_manager.incident o where o.id = any (incidents) and (sources is null or o.source = any (sources))
+      union all
+      select null, null, null, null, o.*
+      from i cross join lateral (
+        select o.* from incident_manager.incident o
+        where (o.created_at, o.id) < (i.created_at, i.id) and (o.created_at, o.id) > (i.earlier, i.earlier_id)
+          and o.created_at >= i.created_at - interval '1 hour' and (sources is null or o.source = any (sources))
+        order by o.created_at desc, o.id desc limit 32) o
+      union all
+      select null, null, null, null, o.*
+      from i cross join lateral (
+        select o.* from incident_manager.incident o
+        where (o.created_at, o.id) > (i.created_at, i.id) and (o.created_at, o.id) < (i.later, i.later_id)
+          and o.created_at <= i.created_at + interval '1 hour' and (sources is null or o.source = any (sources))
+        order by o.created_at, o.id limit 32) o) c;
 end $$;
 
 -- Lists: a filter's column, then the order's. Every index costs every writer, so: none that serves no filter of the

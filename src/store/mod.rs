@@ -182,6 +182,7 @@ impl SessionSettings {
                     set_config('idle_in_transaction_session_timeout', $3, false) AS c,
                     set_config('timezone', 'UTC', false) AS d,
                     set_config('default_transaction_isolation', 'read committed', false) AS e,
+                    set_config('jit', 'off', false) AS g,
                     CASE WHEN $4 THEN set_config('plan_cache_mode', 'force_generic_plan', false)
                                    || set_config('enable_seqscan', 'off', false)
                                    || set_config('enable_bitmapscan', 'off', false) END AS f",

@@ -1,6 +1,7 @@
 //! Playbooks, and the incidents that have them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -125,18 +126,22 @@ impl Store {
     }
 
     /// The playbooks of incidents, in one statement; incidents that have none are left out.
-    pub async fn playbooks_of(&self, incidents: &[IncidentId]) -> Result<HashMap<IncidentId, Playbook>, StoreError> {
+    pub async fn playbooks_of(
+        &self,
+        incidents: &[IncidentId],
+    ) -> Result<HashMap<IncidentId, Arc<Playbook>>, StoreError> {
         let ids: Vec<Uuid> = incidents.iter().map(|id| id.0).collect();
         let mut lease = self.lease().await?;
         let rows = lease
             .within(|connection| {
                 Box::pin(async move {
                     sqlx::query!(
-                        r#"SELECT x.incident_id, p.id, p.name, p.description, p.enabled, p.severities, p.incident_types,
-                                  p.sources, p.steps AS "steps: Json<Vec<PlaybookStep>>", p.created_at
-                           FROM incident_manager.incident_playbook x
-                           JOIN incident_manager.playbook p ON p.id = x.playbook_id
-                           WHERE x.incident_id = ANY($1)"#,
+                        r#"SELECT x.incidents AS "incidents!", p.id, p.name, p.description, p.enabled, p.severities,
+                                  p.incident_types, p.sources, p.steps AS "steps: Json<Vec<PlaybookStep>>", p.created_at
+                           FROM (SELECT playbook_id, array_agg(incident_id) AS incidents
+                                 FROM incident_manager.incident_playbook
+                                 WHERE incident_id = ANY($1) GROUP BY playbook_id) x
+                           JOIN incident_manager.playbook p ON p.id = x.playbook_id"#,
                         &ids
                     )
                     .fetch_all(connection)
@@ -144,22 +149,23 @@ impl Store {
                 })
             })
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                let playbook = PlaybookRow {
-                    id: row.id,
-                    name: row.name,
-                    description: row.description,
-                    enabled: row.enabled,
-                    severities: row.severities,
-                    incident_types: row.incident_types,
-                    sources: row.sources,
-                    steps: row.steps,
-                    created_at: row.created_at,
-                };
-                Ok((IncidentId(row.incident_id), playbook.try_into()?))
-            })
-            .collect()
+        let mut found = HashMap::with_capacity(incidents.len());
+        for row in rows {
+            let playbook = PlaybookRow {
+                id: row.id,
+                name: row.name,
+                description: row.description,
+                enabled: row.enabled,
+                severities: row.severities,
+                incident_types: row.incident_types,
+                sources: row.sources,
+                steps: row.steps,
+                created_at: row.created_at,
+            };
+            let playbook = Arc::new(Playbook::try_from(playbook)?);
+            found.extend(row.incidents.into_iter().map(|id| (IncidentId(id), Arc::clone(&playbook))));
+        }
+        Ok(found)
     }
 }
 

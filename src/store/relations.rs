@@ -6,11 +6,11 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::incidents::{fetch_by_id, parse};
+use super::incidents::{IncidentRow, fetch_by_id, parse};
 use super::nested::sources_of;
 use super::{Store, StoreError, Work};
 use crate::domain::{
-    Candidate, Detail, IncidentId, IncidentPair, Neighbour, RelatedIncident, Scope, Timestamp, relate,
+    Candidate, Detail, Incident, IncidentId, IncidentPair, Neighbour, RelatedIncident, Scope, Timestamp, relate,
 };
 
 impl Store {
@@ -23,31 +23,30 @@ impl Store {
         let incidents: Vec<IncidentId> = asked.iter().map(|(id, _)| *id).collect();
         let ids = incidents.iter().map(|id| id.0).collect();
         let sources = sources_of(scope);
+        let detail = asked.iter().map(|(_, detail)| *detail).max().unwrap_or_default();
         let mut lease = self.lease().await?;
         let rows = lease.within(|connection| Box::pin(fetch_candidates(connection, ids, sources))).await?;
-        let (mut candidates, mut neighbours) = (Vec::new(), Vec::new());
-        for row in rows {
+        let (mut candidates, mut neighbours, mut short) = (Vec::new(), Vec::new(), HashMap::new());
+        for mut row in rows {
             let id = IncidentId(row.id);
-            match (row.incident.map(IncidentId), row.at) {
-                (Some(of), at) => candidates.push(Candidate {
-                    of,
-                    id,
-                    reason: parse("reason", &row.reason.unwrap_or_default())?,
-                    score: row.score.unwrap_or_default(),
-                    at,
-                }),
-                (None, Some(created_at)) => {
-                    let affected_resources = row.affected_resources.unwrap_or_default();
-                    neighbours.push(Neighbour { id, created_at, affected_resources });
-                }
-                (None, None) => {}
+            if let Some(of) = row.incident.map(IncidentId) {
+                let reason = parse("reason", &row.reason.take().unwrap_or_default())?;
+                candidates.push(Candidate { of, id, reason, score: row.score.unwrap_or_default(), at: row.at });
+            } else {
+                let affected_resources = row.affected_resources.take().unwrap_or_default();
+                neighbours.push(Neighbour { id, created_at: row.created_at, affected_resources });
             }
+            short.insert(id, row);
         }
         let related = relate(&incidents, candidates, neighbours);
-        let ids: HashSet<Uuid> = related.values().flatten().map(|one| one.id.0).collect();
-        let detail = asked.iter().map(|(_, detail)| *detail).max().unwrap_or_default();
-        let found = fetch_by_id(&mut lease, ids.into_iter().collect(), detail).await?;
-        let found: HashMap<_, _> = found.into_iter().map(|(id, incident)| (id, Arc::new(incident))).collect();
+        let ids: HashSet<IncidentId> = related.values().flatten().map(|one| one.id).collect();
+        let found: HashMap<_, _> = if detail.is_whole() {
+            let ids = ids.iter().map(|id| id.0).collect();
+            fetch_by_id(&mut lease, ids, detail).await?.into_iter().map(|(id, found)| (id, Arc::new(found))).collect()
+        } else {
+            let known = ids.iter().filter_map(|id| Some((*id, short.remove(id)?)));
+            known.map(|(id, row)| Ok((id, Arc::new(Incident::try_from(row)?)))).collect::<Result<_, StoreError>>()?
+        };
         let known = |one: &Candidate| {
             let incident = Arc::clone(found.get(&one.id)?);
             Some(RelatedIncident { incident, reason: one.reason, score: one.score })
@@ -74,14 +73,58 @@ impl Store {
     }
 }
 
-/// What the function of the same name returns.
+/// What the function of the same name returns: an incident, and why it may be related to another; or, with none to relate it
+/// to, what of it may relate it to others.
 struct CandidateRow {
     incident: Option<Uuid>,
-    id: Uuid,
     reason: Option<String>,
     score: Option<f64>,
     at: Option<Timestamp>,
+    id: Uuid,
+    title: String,
+    severity: String,
+    state: String,
+    incident_type: String,
+    source: String,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    acknowledged_at: Option<Timestamp>,
+    resolved_at: Option<Timestamp>,
+    closed_at: Option<Timestamp>,
+    assigned_to: Option<String>,
+    fingerprint: Option<String>,
+    version: i32,
     affected_resources: Option<Vec<String>>,
+}
+
+impl TryFrom<CandidateRow> for Incident {
+    type Error = StoreError;
+
+    fn try_from(row: CandidateRow) -> Result<Self, StoreError> {
+        let brief = IncidentRow {
+            id: row.id,
+            title: row.title,
+            description: None,
+            severity: row.severity,
+            state: row.state,
+            incident_type: row.incident_type,
+            source: row.source,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            acknowledged_at: row.acknowledged_at,
+            resolved_at: row.resolved_at,
+            closed_at: row.closed_at,
+            assigned_to: row.assigned_to,
+            affected_resources: None,
+            labels: None,
+            metadata: None,
+            resolution: None,
+            root_cause: None,
+            fingerprint: row.fingerprint,
+            version: row.version,
+        };
+        brief.try_into()
+    }
 }
 
 async fn fetch_candidates(
@@ -91,7 +134,10 @@ async fn fetch_candidates(
 ) -> Result<Vec<CandidateRow>, sqlx::Error> {
     sqlx::query_as!(
         CandidateRow,
-        r#"SELECT incident, id AS "id!", reason, score, at, affected_resources
+        r#"SELECT incident, reason, score, at, id AS "id!", title AS "title!", severity AS "severity!", state AS "state!",
+                  incident_type AS "incident_type!", source AS "source!", created_at AS "created_at!",
+                  updated_at AS "updated_at!", acknowledged_at, resolved_at, closed_at, assigned_to, fingerprint,
+                  version AS "version!", affected_resources
            FROM incident_manager.related_candidates($1, $2)"#,
         &incidents,
         sources.as_deref(),

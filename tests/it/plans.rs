@@ -184,7 +184,7 @@ async fn what_hangs_on_incidents() {
         alerts { totalCount nodes { incident { id } } } comments { totalCount nodes { id } }
         timeline { totalCount nodes { summary } } playbook { name } relatedIncidents { score } } } }";
     let plans = plans(&statements, &service, query, json!({})).await;
-    assert_eq!(plans.len(), 11, "{plans:#?}");
+    assert_eq!(plans.len(), 10, "{plans:#?}");
     service.stop().await;
 }
 

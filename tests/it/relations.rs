@@ -134,3 +134,31 @@ async fn a_purge_takes_links_and_attachments_with_it() {
     assert_eq!(left, b);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_related_incident_is_told_as_it_is() {
+    const BRIEF: &str =
+        "id title severity state incidentType source createdAt updatedAt acknowledgedAt resolvedAt closedAt
+        assignedTo fingerprint version";
+    const LONG: &str = "description affectedResources labels metadata resolution rootCause";
+    let (database, service) = start().await;
+    let one = insert(&database, "s", ", fingerprint", ", 'f'").await;
+    let resolved = ", fingerprint, description, assigned_to, affected_resources, labels, metadata, incident_type";
+    let values = r#", 'g', 'Long', 'mei', array['db', 'lb'], '{"a": "b"}', '{"n": [1]}', 'DATA'"#;
+    let linked = insert(&database, "t", resolved, values).await;
+    let resolve = format!(
+        "update incident_manager.incident set state = 'RESOLVED', resolution = 'Put right', root_cause = 'A typo'
+         where id = '{linked}'"
+    );
+    database.execute(&resolve).await;
+    service.data(LINK, json!({ "a": one, "b": linked })).await;
+    let all = format!("{BRIEF} {LONG}");
+    for fields in [BRIEF, &all] {
+        let own = service.data(&format!("{{ incident(id: \"{linked}\") {{ {fields} }} }}"), json!({})).await;
+        assert!(own["incident"]["resolvedAt"].is_string(), "{own}");
+        let query = format!("{{ incident(id: \"{one}\") {{ relatedIncidents {{ incident {{ {fields} }} }} }} }}");
+        let told = service.data(&query, json!({})).await;
+        assert_eq!(told["incident"]["relatedIncidents"], json!([{ "incident": own["incident"] }]));
+    }
+    service.stop().await;
+}
