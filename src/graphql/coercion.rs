@@ -1,9 +1,11 @@
 //! What the specification wants of an operation's inputs before anything is carried out, and the library finds only in the
-//! field that takes them, when fields before it have had their effect: that every required variable has a value, that an Int
-//! has 32 bits, and that an input object is an object.
+//! field that takes them, when fields before it have had their effect: that every required variable has a value, that none
+//! which may be null stands where something has to be, that an Int has 32 bits, and that an input object is an object.
 
-use async_graphql::parser::types::{BaseType, ExecutableDocument, Selection, SelectionSet};
-use async_graphql::{Name, Pos, ServerError, Value, Variables};
+use std::collections::HashSet;
+
+use async_graphql::parser::types::{BaseType, ExecutableDocument, Selection, SelectionSet, VariableDefinition};
+use async_graphql::{Name, Pos, Positioned, ServerError, Value, Variables};
 use async_graphql_value::{ConstValue, Number, Value as Literal};
 
 use super::gateway::named_operation;
@@ -34,9 +36,70 @@ pub fn check(
             }
         }
     }
+    if let Some(operation) = named_operation(document, name) {
+        let loose: Vec<_> =
+            operation.variable_definitions.iter().map(|one| &one.node).filter(|one| is_loose(one)).collect();
+        if !loose.is_empty() {
+            Usages { inputs, document, loose, followed: HashSet::new() }.check(&operation.selection_set.node)?;
+        }
+    }
     let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
     let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
     operations.chain(fragments).try_for_each(|set| literals(inputs, set))
+}
+
+/// Whether a variable may be null.
+fn is_loose(variable: &VariableDefinition) -> bool {
+    let default = variable.default_value.as_ref().map(|default| &default.node);
+    variable.var_type.node.nullable && default.is_none_or(|default| *default == ConstValue::Null)
+}
+
+/// Looks at where an operation uses variables (GraphQL specification, "All Variable Usages Are Allowed"); that the types are
+/// otherwise of a kind the library sees by the values.
+struct Usages<'d> {
+    inputs: &'d Inputs,
+    document: &'d ExecutableDocument,
+    /// Those that may be null.
+    loose: Vec<&'d VariableDefinition>,
+    /// Fragments that have been looked at.
+    followed: HashSet<&'d Name>,
+}
+
+impl<'d> Usages<'d> {
+    fn check(&mut self, set: &'d SelectionSet) -> Result<(), ServerError> {
+        for selection in &set.items {
+            match &selection.node {
+                Selection::Field(field) => {
+                    for (name, argument) in &field.node.arguments {
+                        self.argument((&field.node.name.node, &name.node), argument)?;
+                    }
+                    self.check(&field.node.selection_set.node)?;
+                }
+                Selection::InlineFragment(inline) => self.check(&inline.node.selection_set.node)?,
+                Selection::FragmentSpread(spread) => {
+                    let name = &spread.node.fragment_name.node;
+                    if let Some(fragment) = self.document.fragments.get(name)
+                        && self.followed.insert(name)
+                    {
+                        self.check(&fragment.node.selection_set.node)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn argument(&self, of: (&Name, &Name), argument: &'d Positioned<Literal>) -> Result<(), ServerError> {
+        let mut wrong = None;
+        self.inputs.variables((of.0, of.1), &argument.node, &mut |name, place| {
+            let used = self.loose.iter().find(|variable| variable.name.node == *name);
+            wrong = wrong.take().or_else(|| used.filter(|_| !place.nullable).map(|used| (*used, place)));
+        });
+        let Some((variable, place)) = wrong else { return Ok(()) };
+        let (name, of) = (&variable.name.node, &variable.var_type.node);
+        let message = format!("Variable \"${name}\" of type \"{of}\" is used where \"{place}\" is expected.");
+        Err(ServerError::new(message, Some(argument.pos)))
+    }
 }
 
 /// No argument takes another number than an Int, so that a number says what it is to be.
@@ -97,7 +160,40 @@ mod tests {
         assert_eq!(refused("query($id: UUID!) { incident(id: $id) { id } }", json!({})).as_deref(), Some(message));
         assert_eq!(refused("query($id: UUID!) { incident(id: $id) { id } }", json!({ "id": "x" })), None);
         assert_eq!(refused("query($id: UUID! = \"x\") { incident(id: $id) { id } }", json!({})), None);
-        assert_eq!(refused("query($id: UUID) { incident(id: $id) { id } }", json!({})), None);
+    }
+
+    #[test]
+    fn a_variable_that_may_be_null_stands_where_null_may() {
+        for (document, wrong) in [
+            ("query($v: UUID) { incident(id: $v) { id } }", Some(("UUID", "UUID!"))),
+            (
+                "query($v: UUID = null) { ...F } fragment F on Query { incident(id: $v) { id } }",
+                Some(("UUID", "UUID!")),
+            ),
+            ("query($v: UUID = \"x\") { incident(id: $v) { id } }", None),
+            ("query($v: UUID!) { incident(id: $v) { id } }", None),
+            ("query($v: Int) { incidents(first: $v) { totalCount } }", None),
+            (
+                "query($v: Severity) { incidents(filter: { severities: [$v] }) { totalCount } }",
+                Some(("Severity", "Severity!")),
+            ),
+            ("query($v: [Severity!]) { incidents(filter: { severities: $v }) { totalCount } }", None),
+            (
+                "mutation($v: String) { createIncident(input: { title: $v, severity: P1, source: \"s\" }) { id } }",
+                Some(("String", "String!")),
+            ),
+            (
+                "mutation($v: String) { createPlaybook(input: { name: \"n\", steps: { title: $v } }) { id } }",
+                Some(("String", "String!")),
+            ),
+        ] {
+            let message = wrong
+                .map(|(of, place)| format!("Variable \"$v\" of type \"{of}\" is used where \"{place}\" is expected."));
+            // whatever is given
+            for variables in [json!({ "v": null }), json!({ "v": "x" })] {
+                assert_eq!(refused(document, variables), message, "{document}");
+            }
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use async_graphql::Positioned;
 use async_graphql::parser::types::{
     BaseType, InputValueDefinition, ServiceDocument, Type, TypeKind, TypeSystemDefinition,
 };
+use async_graphql::{Name, Positioned};
 use async_graphql_value::Value as Literal;
 
 /// The arguments that take input objects, and the members of those.
@@ -60,6 +60,46 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// Each variable in an argument, and the type of what is to be in its place.
+    pub fn variables<'a, 'v>(
+        &'a self,
+        (field, argument): (&str, &str),
+        value: &'v Literal,
+        found: &mut impl FnMut(&'v Name, &'a Type),
+    ) {
+        if let Some(of) = self.arguments.get(&(field.to_owned(), argument.to_owned())) {
+            self.variables_in(of, value, found);
+        }
+    }
+
+    fn variables_in<'a, 'v>(&'a self, of: &'a Type, value: &'v Literal, found: &mut impl FnMut(&'v Name, &'a Type)) {
+        match (&of.base, value) {
+            (_, Literal::Variable(name)) => found(name, of),
+            (BaseType::List(of), Literal::List(items)) => {
+                for item in items {
+                    self.variables_in(of, item, found);
+                }
+            }
+            (BaseType::List(of), single) => self.variables_in(of, single, found),
+            (BaseType::Named(name), Literal::Object(object)) => {
+                let Some(members) = self.members.get(name.as_str()) else { return };
+                for (name, value) in object {
+                    if let Some(of) = members.get(name.as_str()) {
+                        self.variables_in(of, value, found);
+                    }
+                }
+            }
+            (BaseType::Named(_), _) => {}
+        }
+    }
+}
+
 fn named(values: &[Positioned<InputValueDefinition>]) -> impl Iterator<Item = (String, Type)> {
-    values.iter().map(|value| (value.node.name.node.to_string(), value.node.ty.node.clone()))
+    values.iter().map(|value| {
+        let of = value.node.ty.node.clone();
+        // nothing has to be there for which there is a default
+        let nullable = of.nullable || value.node.default_value.is_some();
+        (value.node.name.node.to_string(), Type { nullable, ..of })
+    })
 }
