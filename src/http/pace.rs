@@ -9,8 +9,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// What a pause saves up: as much as there may be at once after it.
 const SAVED_UP: Duration = Duration::from_secs(1);
-/// How often in a second who is held back goes on, at most: each time costs a read or a write of its own.
-const TURNS_PER_SECOND: u32 = 20;
+/// How often in a second who is held back goes on, at most: each time costs a read or a write of its own, and of who is far
+/// behind perhaps a stretch of the log.
+const TURNS_PER_SECOND: u32 = 4;
 
 /// So many a second, and so many at once after a pause.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +25,7 @@ impl Rate {
     pub fn per_second(count: NonZeroU32) -> Self {
         // beyond a thousand million a second there is nothing to be measured
         let interval = (Duration::from_secs(1) / count.get()).max(Duration::from_nanos(1));
-        Self { interval, turn: interval * (count.get() / TURNS_PER_SECOND).max(1) }
+        Self { interval, turn: interval.max(SAVED_UP / TURNS_PER_SECOND) }
     }
 }
 
@@ -97,9 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn a_second_s_worth_comes_at_once_and_then_evenly_twenty_times_a_second_at_most() {
+    fn a_second_s_worth_comes_at_once_and_then_evenly_four_times_a_second_at_most() {
         let begun = Instant::now();
-        for (per_second, at_a_time) in [(1, 1), (4, 1), (20, 1), (200, 10), (5000, 250)] {
+        for (per_second, at_a_time) in [(1, 1), (4, 1), (20, 5), (200, 50), (5000, 1250)] {
             let (mut pace, rate) = (Pace::new(begun), rate(per_second));
             let wait = Duration::from_secs(1) / per_second * at_a_time;
             assert_eq!(burst(&mut pace, rate, begun), (per_second, wait), "{per_second}");
