@@ -243,6 +243,7 @@ fn a_refusal_ends_it_with_what_the_service_said() {
         let (status, said) = watch.end();
         assert_eq!(status.code(), Some(1));
         assert!(said.contains(&code.to_string()) && said.contains(reason), "{said}");
+        assert_eq!(said.contains("--token"), code == 4403, "{said}");
     }
 }
 

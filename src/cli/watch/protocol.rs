@@ -204,7 +204,9 @@ pub fn after_errors(errors: &[Failure]) -> End {
 /// A connection that the service closed.
 pub fn after_close(code: u16, reason: &str) -> End {
     let colon = if reason.is_empty() { "" } else { ": " };
-    let reason = format!("the service closed the connection ({code}{colon}{reason})");
+    // all that is said to who is not let in
+    let wanted = if (code, reason) == (4403, "Forbidden") { "; it wants a token or an API key: --token" } else { "" };
+    let reason = format!("the service closed the connection ({code}{colon}{reason}){wanted}");
     if FINAL_CLOSE_CODES.contains(&code) { End::Final(reason) } else { End::Again(reason) }
 }
 
