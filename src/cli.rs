@@ -42,6 +42,12 @@ impl CliError {
     }
 }
 
+/// Sockets that become ready to run at a time, fewer than the tasks that run before the next are looked for: however many
+/// come or go at once, they wait in the system and not in front of everything else.
+const SOCKETS_AT_A_TIME: usize = 16;
+/// Tasks that a thread runs before it looks for one that another thread has woken, as the log's does.
+const OTHERS_TURN: u32 = 8;
+
 /// Does what the command says, to its end.
 pub fn run(command: Command) -> Result<(), CliError> {
     // for every client of ours; refused, there is one already
@@ -49,6 +55,7 @@ pub fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(config) => {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.max_io_events_per_tick(SOCKETS_AT_A_TIME).global_queue_interval(OTHERS_TURN);
             if let Some(threads) = config.worker_threads {
                 runtime.worker_threads(threads);
             }

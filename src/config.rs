@@ -183,7 +183,7 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub drain: DrainConfig,
 
-    /// Threads that serve [default: as many as the machine has processors]
+    /// Threads that serve clients, beside the one of the event log [default: as many as the machine has processors]
     #[arg(long, env = "INCIDENT_MANAGER_WORKER_THREADS", value_parser = at_least_one, value_name = "COUNT")]
     pub worker_threads: Option<usize>,
 

@@ -1,5 +1,6 @@
 //! The composition root: everything that the service is made of, put together.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tracing::{error, info};
 use crate::auth::{Authenticator, KeyError, Rates};
 use crate::clock::Clock;
 use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
-use crate::events::{self, History};
+use crate::events::{self, History, LogThread};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{
@@ -48,6 +49,8 @@ pub enum ServerError {
     Auth(#[from] KeyError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    #[error("cannot start the thread that reads the log")]
+    StartLog(#[source] io::Error),
     #[error(transparent)]
     Shutdown(#[from] LifecycleError),
 }
@@ -63,10 +66,11 @@ pub async fn run(
     let tls = config.network.tls().map(Tls::load).transpose()?;
     let metrics = telemetry::metrics()?;
     let clock = Clock::system();
-    let store = Store::new(database.expose(), &config.database)?;
+    let log = LogThread::start().map_err(ServerError::StartLog)?;
+    let store = Store::new(database.expose(), &config.database)?.with_log_on(log.handle().clone());
     let migrated = CancellationToken::new();
     let obstacle = Arc::new(Obstacle::new(SCHEMA_BEHIND));
-    let hub = events::start(&store, &config.events, &lifecycle, &migrated);
+    let hub = events::start(&log, &store, &config.events, &lifecycle, &migrated);
 
     lifecycle.spawn("schema", {
         let (store, migrated, soft) = (store.clone(), migrated.clone(), lifecycle.soft().clone());

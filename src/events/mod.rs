@@ -12,8 +12,10 @@ mod sequencer;
 mod slot;
 mod tail;
 
+use std::io;
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 pub use history::{History, NotRead};
@@ -26,10 +28,45 @@ use crate::config::EventsConfig;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Retention, Store};
 
-/// Starts what keeps the log moving and the hub up to date, for the life of the process.
+/// A thread for the log alone. An event takes some steps from its commit to the hub, and each would wait behind all that is
+/// ready to run among clients, as when many come back at once.
+pub struct LogThread {
+    /// There until this is dropped.
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl LogThread {
+    pub fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("log").enable_all().build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        // where tasks run nothing may be waited for
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts what keeps the log moving and the hub up to date, for the life of the process, on a thread of its own.
 ///
 /// `migrated` is cancelled when the schema may be used.
-pub fn start(store: &Store, config: &EventsConfig, lifecycle: &Lifecycle, migrated: &CancellationToken) -> Arc<Hub> {
+pub fn start(
+    thread: &LogThread,
+    store: &Store,
+    config: &EventsConfig,
+    lifecycle: &Lifecycle,
+    migrated: &CancellationToken,
+) -> Arc<Hub> {
+    let _entered = thread.handle.enter();
     let hub = Arc::new(Hub::new(TailBounds {
         events: usize::try_from(config.tail_events).unwrap_or(usize::MAX),
         bytes: usize::try_from(config.tail_bytes).unwrap_or(usize::MAX),

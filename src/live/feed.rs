@@ -9,6 +9,7 @@ use async_graphql::{Request, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::block::{Blocks, Wish};
@@ -101,12 +102,15 @@ impl Feed {
         let running = Arc::new(AtomicBool::new(false));
         let feed = Arc::new_cyclic(|feed: &Weak<Self>| {
             let (me, is_running, lifecycle) = (feed.clone(), Arc::clone(&running), live.lifecycle.clone());
+            let home = Handle::current();
             let ring = move || {
                 // only who starts the runner looks for the feed: dropped here, the last handle would come back to the hub
                 if !is_running.swap(true, Ordering::AcqRel)
                     && let Some(feed) = me.upgrade()
                 {
                     let hard = lifecycle.hard().clone();
+                    // it runs among clients, whoever rings
+                    let _entered = home.enter();
                     lifecycle.spawn_connection("feed", async move {
                         hard.run_until_cancelled(runner::run(feed)).await;
                     });

@@ -23,8 +23,11 @@ mod timeline;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Postgres};
+use tokio::runtime::Handle;
+use tokio_util::context::TokioContext;
 
 pub use api_keys::{KeyHash, Revoked, StoredApiKey};
 pub use error::StoreError;
@@ -57,6 +60,8 @@ pub struct Store {
     pool: PgPool,
     /// For the event log alone: whatever requests do, it goes on.
     log_pool: PgPool,
+    /// Where connections of the log are waited for; where they are used, if nowhere else.
+    log_runtime: Option<Handle>,
     options: PgConnectOptions,
     settings: SessionSettings,
 }
@@ -93,7 +98,13 @@ impl Store {
         let pool = settings.pool(request_connections(config)).connect_lazy_with(options.clone());
         let log_pool =
             SessionSettings { pinned_plans: true, ..settings }.pool(LOG_CONNECTIONS).connect_lazy_with(options.clone());
-        Ok(Self { pool, log_pool, options, settings })
+        Ok(Self { pool, log_pool, log_runtime: None, options, settings })
+    }
+
+    /// Has the runtime of the log find out when one of its connections has something, whoever opens and uses them.
+    #[must_use]
+    pub fn with_log_on(self, runtime: Handle) -> Self {
+        Self { log_runtime: Some(runtime), ..self }
     }
 
     /// A database that is away, for tests of what needs none.
@@ -112,17 +123,20 @@ impl Store {
     }
 
     async fn lease(&self) -> Result<Lease, StoreError> {
-        self.lease_of(&self.pool).await
+        Ok(self.lease_of(self.pool.acquire().await?))
     }
 
     /// A connection of those that the event log has for itself.
     async fn log_lease(&self) -> Result<Lease, StoreError> {
-        self.lease_of(&self.log_pool).await
+        let acquire = self.log_pool.acquire();
+        Ok(self.lease_of(match &self.log_runtime {
+            Some(runtime) => TokioContext::new(acquire, runtime.clone()).await?,
+            None => acquire.await?,
+        }))
     }
 
-    async fn lease_of(&self, pool: &PgPool) -> Result<Lease, StoreError> {
-        let deadline = self.settings.statement_timeout + DEADLINE_MARGIN;
-        Ok(Lease::new(pool.acquire().await?, deadline))
+    fn lease_of(&self, connection: PoolConnection<Postgres>) -> Lease {
+        Lease::new(connection, self.settings.statement_timeout + DEADLINE_MARGIN)
     }
 
     /// Runs one unit of work in a transaction that says who acts; again, when it fails to serialize or deadlocks.

@@ -10,7 +10,7 @@ use async_graphql::Request;
 use incident_manager::auth::{Authenticator, Rates};
 use incident_manager::clock::Clock;
 use incident_manager::domain::{Access, Cursor, EpochId, Position};
-use incident_manager::events::{self, History};
+use incident_manager::events::{self, History, LogThread};
 use incident_manager::graphql::Gateway;
 use incident_manager::lifecycle::Lifecycle;
 use incident_manager::live::{Ended, Frame, Limits, Live, Subscriber};
@@ -52,6 +52,7 @@ const SUBSCRIBERS: u64 = 28;
 struct Replica {
     live: Arc<Live>,
     lifecycle: Lifecycle,
+    _log: LogThread,
 }
 
 impl Replica {
@@ -74,17 +75,18 @@ impl Replica {
         };
         println!("tail {}, {limits:?}", config.events.tail_events);
         let lifecycle = Lifecycle::new();
-        let store = Store::new(database.url(), &config.database).unwrap();
+        let log = LogThread::start().unwrap();
+        let store = Store::new(database.url(), &config.database).unwrap().with_log_on(log.handle().clone());
         let migrated = CancellationToken::new();
         migrated.cancel();
-        let hub = events::start(&store, &config.events, &lifecycle, &migrated);
+        let hub = events::start(&log, &store, &config.events, &lifecycle, &migrated);
         let intake = Intake::new(store.clone(), lifecycle.clone(), config.max_waiting_alerts);
         let (authenticator, rates) = (Authenticator::off(), Arc::new(Rates::new(&config.rates)));
         let gateway = Gateway::new(store.clone(), intake, authenticator, rates, Clock::system(), config.query);
         let history = History::new(store, Arc::clone(&hub));
         let live = Live::start(history, gateway, &lifecycle, limits, Duration::from_millis(30));
         eventually("the log has been read", || async { hub.head().is_some() }).await;
-        Self { live, lifecycle }
+        Self { live, lifecycle, _log: log }
     }
 
     async fn subscribe(&self, query: &str, after: Option<&str>) -> Result<Subscriber, String> {
