@@ -85,7 +85,7 @@ async fn subscribed(mut socket: Socket) -> Socket {
 async fn a_token_that_expires_ends_its_connections_on_every_replica() {
     let database = TestDatabase::new().await;
     let (here, there) = (start(&database).await, start(&database).await);
-    let short = token(json!({ "roles": ["viewer"], "exp": now() + 4 }));
+    let short = token(json!({ "roles": ["viewer"], "exp": now() + 8 }));
     let (here, there) = (here.bearing(&short), there.bearing(&short));
     let mut sockets = [here.subscribe(SUBSCRIPTION).await, there.subscribe(SUBSCRIPTION).await];
     let streams = [stream(&here).await, stream(&there).await];
