@@ -14,7 +14,7 @@ use incident_manager::auth::{Authenticator, Caller, Rates};
 use incident_manager::clock::Clock;
 use incident_manager::config::{Command, DatabaseUrl, parse};
 use incident_manager::domain::{Access, Event};
-use incident_manager::events::{self, Delivery, EventSlot, FromTail, StretchBounds};
+use incident_manager::events::{self, Delivery, EventSlot, FromTail, LogThread, StretchBounds};
 use incident_manager::graphql::Gateway;
 use incident_manager::lifecycle::Lifecycle;
 use incident_manager::store::{Intake, Store};
@@ -73,11 +73,12 @@ pub fn run(arguments: &[String]) {
 
 async fn serve(address: SocketAddr, database: DatabaseUrl) {
     let Ok(Command::Serve(config)) = parse(["serve".into()], |_| None) else { unreachable!("defaults") };
-    let store = Store::new(database.expose(), &config.database).unwrap();
+    let log = LogThread::start().unwrap();
+    let store = Store::new(database.expose(), &config.database).unwrap().with_log_on(log.handle().clone());
     let lifecycle = Lifecycle::new();
     let migrated = CancellationToken::new();
     migrated.cancel();
-    let hub = events::start(&store, &config.events, &lifecycle, &migrated);
+    let hub = events::start(&log, &store, &config.events, &lifecycle, &migrated);
     let events = broadcast::Sender::new(CHANNEL);
     let intake = Intake::new(store.clone(), lifecycle, config.max_waiting_alerts);
     let (authenticator, rates) = (Authenticator::off(), Arc::new(Rates::new(&config.rates)));

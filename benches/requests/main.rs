@@ -17,7 +17,8 @@ use support::{Server, float};
 
 use load::{Kind, Load};
 
-const READERS: usize = 16;
+/// The last are more than the machine has time for: each page waits for the others.
+const READERS: [usize; 2] = [4, 16];
 const SENDERS: usize = 64;
 /// Of arrays of a thousand: enough for one to be read while others are stored.
 const ARRAY_SENDERS: usize = 4;
@@ -58,11 +59,13 @@ async fn bench(plan: &Plan) {
     println!("{rows} in {:.0?}", began.elapsed());
     let server = Server::ours(&url).await;
 
-    println!(
-        "\nA page of 50 incidents, each with three alerts, comments, timeline, playbook and related incidents, {READERS} clients"
-    );
-    let pages = measure(plan, &server, READERS, Kind::Page).await;
-    println!("  (p99 to be under 50 ms; {:.0} KB a page)", pages.bytes / 1024.0);
+    for readers in READERS {
+        println!(
+            "\nA page of 50 incidents, each with three alerts, comments, timeline, playbook, related incidents, {readers} clients"
+        );
+        let pages = measure(plan, &server, readers, Kind::Page).await;
+        println!("  ({:.0} KB a page; p99 to be under 50 ms with 16)", pages.bytes / 1024.0);
+    }
 
     println!("\nPOST /v1/alerts with one alert, of a thousand causes, {SENDERS} senders");
     measure(plan, &server, SENDERS, Kind::Single).await;
