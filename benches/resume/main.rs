@@ -60,23 +60,23 @@ async fn bench(quick: bool) {
     println!("  {:.0} events/s", float(some) / seconds);
 
     let (clients, behind) = (if quick { 2000 } else { 10_000 }, 600);
-    println!("\n{clients} clients that return at once, and 100 that are live at 20 events/s");
+    println!("\n{clients} clients that return at once, and 100 that are live at 50 events/s");
     let cursor = position(&in_memory).await;
     insert(&mut writer, behind).await;
     wait_for(&in_memory, many + some + behind).await;
     let mut live = Live::start(&in_memory, 100, "subscription { criticalIncidents { createdAt } }").await;
-    trickle(&mut writer, 100).await;
+    trickle(&mut writer, 250).await;
     let quiet = live.report().await;
     let gone = format!("subscription {{ newIncidents(severities: [P2]) {{ {PLAIN} }} }}");
     let (seconds, ()) =
-        tokio::join!(Herd::run(&in_memory, clients, 0, &gone), async { trickle(&mut writer, 100).await });
+        tokio::join!(Herd::run(&in_memory, clients, 0, &gone), async { trickle(&mut writer, 250).await });
     let arriving = live.report().await;
     println!("  having missed nothing, all are there after {seconds:.1} s");
     println!("  live p99: quiet {quiet:.1} ms, meanwhile {arriving:.1} ms, {:.1} times", arriving / quiet);
     let (before, cpu) = (counters(&in_memory).await, in_memory.cpu());
     let query = after(PLAIN, &cursor);
     let (seconds, ()) =
-        tokio::join!(Herd::run(&in_memory, clients, behind, &query), async { trickle(&mut writer, 100).await });
+        tokio::join!(Herd::run(&in_memory, clients, behind, &query), async { trickle(&mut writer, 250).await });
     let meanwhile = live.report().await;
     let after = counters(&in_memory).await;
     println!("  {behind} events behind, all have caught up after {seconds:.1} s");
@@ -122,9 +122,9 @@ async fn insert(writer: &mut PgConnection, count: usize) {
     writer.execute(AssertSqlSafe(sql)).await.unwrap();
 }
 
-/// So many events, 20 a second, of another subscription.
+/// So many events, 50 a second, of another subscription: enough for the slowest in a hundred to be more than one.
 async fn trickle(writer: &mut PgConnection, count: usize) {
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
     for _ in 0..count {
         tick.tick().await;
         let sql = "insert into incident_manager.incident (title, severity, source) values ('Now', 'P0', 'bench')";
