@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -35,8 +36,8 @@ const BLOCK_BYTES: usize = 256 << 10;
 const BLOCK_SCAN: usize = 16_384;
 /// Blocks that are executed at a time.
 const REPLAYS: usize = 2;
-/// Subscribers that take from blocks at a time: enough to keep the threads busy.
-const TURNS: usize = 8;
+/// Of the threads that serve, as a divisor, how many may be kept busy by those who catch up: the others are for who is live.
+const TURNS_OF_THREADS: usize = 2;
 
 /// Why the service did not serve, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,7 @@ pub async fn run(
         config.query,
     );
     let requests = usize::try_from(store::request_connections(&config.database)).unwrap_or(1);
+    let threads = config.worker_threads.or_else(|| available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let limits = live::Limits {
         ring: config.events.feed_events,
         ring_bytes: config.events.feed_bytes,
@@ -106,7 +108,7 @@ pub async fn run(
         block_scan: BLOCK_SCAN,
         replay_bytes: config.events.replay_bytes,
         replays: REPLAYS,
-        turns: TURNS,
+        turns: (threads / TURNS_OF_THREADS).max(1),
         replay_connections: (requests / 4).max(1),
     };
     let history = History::new(store.clone(), Arc::clone(&hub));
