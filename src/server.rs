@@ -12,7 +12,8 @@ use tracing::{error, info};
 use crate::auth::{Authenticator, KeyError, Rates};
 use crate::clock::Clock;
 use crate::config::{DatabaseUrl, DrainConfig, ServeConfig};
-use crate::events::{self, History, LogThread};
+pub use crate::events::LogThread;
+use crate::events::{self, History};
 use crate::graphql::Gateway;
 pub use crate::graphql::sdl;
 use crate::http::{
@@ -58,20 +59,22 @@ pub enum ServerError {
 
 /// Serves until the lifecycle asks for a shutdown, then drains. The database may be away, now and later: the service answers,
 /// says so, and goes on when it is back.
+///
+/// `log` has to be there until every task of the lifecycle has ended: some wait by its clock.
 pub async fn run(
     config: ServeConfig,
     database: &DatabaseUrl,
     listener: TcpListener,
     lifecycle: Lifecycle,
+    log: &LogThread,
 ) -> Result<(), ServerError> {
     let tls = config.network.tls().map(Tls::load).transpose()?;
     let metrics = telemetry::metrics()?;
     let clock = Clock::system();
-    let log = LogThread::start().map_err(ServerError::StartLog)?;
     let store = Store::new(database.expose(), &config.database)?.with_log_on(log.handle().clone());
     let migrated = CancellationToken::new();
     let obstacle = Arc::new(Obstacle::new(SCHEMA_BEHIND));
-    let hub = events::start(&log, &store, &config.events, &lifecycle, &migrated);
+    let hub = events::start(log, &store, &config.events, &lifecycle, &migrated);
 
     lifecycle.spawn("schema", {
         let (store, migrated, soft) = (store.clone(), migrated.clone(), lifecycle.soft().clone());

@@ -107,7 +107,7 @@ pub mod metric {
         SUBSCRIPTIONS = describe_gauge "subscriptions" Count: "Subscriptions that are open";
         CONNECTIONS = describe_gauge "connections" Count: "WebSocket connections and event streams that are open";
         DELIVERIES = describe_counter "deliveries_total" Count: "Results that were handed to subscribers' connections";
-        HELD_BACK = describe_counter "subscriptions_held_back_total" Count: "Times that a subscription was sent as many events as it may be, and more had to wait";
+        HELD_BACK = describe_counter "subscriptions_held_back_total" Count: "Times that a subscription had been sent as many events as it may be for then";
         EXECUTIONS = describe_counter "executions_total" Count: "Executions of an event for all who ask the same, live and for those who catch up";
         REPLAYS = describe_counter "replays_total" Count: "Subscriptions that began behind a cursor";
         REPLAY_BLOCKS = describe_counter "replay_blocks_total" Count: "Stretches of the log that were executed for those who catch up, each for all of them";

@@ -11,7 +11,7 @@ use super::demo;
 use crate::config::{AuthMode, ServeConfig};
 use crate::embedded::{self, Embedded, EmbeddedError};
 use crate::lifecycle::{Lifecycle, LifecycleError};
-use crate::server::{self, ServerError};
+use crate::server::{self, LogThread, ServerError};
 use crate::telemetry::{self, TelemetryError};
 
 /// Connections that the system holds until they are taken; where it holds fewer, as many as it does. The usual 1,024 overflow
@@ -42,6 +42,7 @@ pub enum ServeError {
 pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     telemetry::init_log(&config.log)?;
     let lifecycle = Lifecycle::new();
+    let log = LogThread::start().map_err(ServerError::StartLog)?;
     lifecycle.listen_for_signals().map_err(ServeError::ListenForSignals)?;
     if config.auth_mode() == AuthMode::Off {
         if config.is_open_to_network() {
@@ -74,7 +75,7 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
         let _ = io::stdout().write_all(banner.text().as_bytes());
     }
     let drain_timeout = config.drain.drain_timeout;
-    let serving = server::run(config, &database, listener, lifecycle.clone());
+    let serving = server::run(config, &database, listener, lifecycle.clone(), &log);
     let served = lifecycle.hard().clone().run_until_cancelled_owned(serving).await.unwrap_or(Ok(()));
     let ended = lifecycle.shutdown(drain_timeout).await;
     let stopped = match embedded {

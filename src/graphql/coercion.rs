@@ -2,7 +2,7 @@
 //! field that takes them, when fields before it have had their effect: that every required variable has a value, that none
 //! which may be null stands where something has to be, that an Int has 32 bits, and that an input object is an object.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use async_graphql::parser::types::{BaseType, ExecutableDocument, Selection, SelectionSet, VariableDefinition};
 use async_graphql::{Name, Pos, Positioned, ServerError, Value, Variables};
@@ -37,8 +37,8 @@ pub fn check(
         }
     }
     if let Some(operation) = named_operation(document, name) {
-        let loose: Vec<_> =
-            operation.variable_definitions.iter().map(|one| &one.node).filter(|one| is_loose(one)).collect();
+        let variables = operation.variable_definitions.iter().map(|one| &one.node);
+        let loose: HashMap<_, _> = variables.filter(|one| is_loose(one)).map(|one| (&one.name.node, one)).collect();
         if !loose.is_empty() {
             Usages { inputs, document, loose, followed: HashSet::new() }.check(&operation.selection_set.node)?;
         }
@@ -60,7 +60,7 @@ struct Usages<'d> {
     inputs: &'d Inputs,
     document: &'d ExecutableDocument,
     /// Those that may be null.
-    loose: Vec<&'d VariableDefinition>,
+    loose: HashMap<&'d Name, &'d VariableDefinition>,
     /// Fragments that have been looked at.
     followed: HashSet<&'d Name>,
 }
@@ -92,7 +92,7 @@ impl<'d> Usages<'d> {
     fn argument(&self, of: (&Name, &Name), argument: &'d Positioned<Literal>) -> Result<(), ServerError> {
         let mut wrong = None;
         self.inputs.variables((of.0, of.1), &argument.node, &mut |name, place| {
-            let used = self.loose.iter().find(|variable| variable.name.node == *name);
+            let used = self.loose.get(name);
             wrong = wrong.take().or_else(|| used.filter(|_| !place.nullable).map(|used| (*used, place)));
         });
         let Some((variable, place)) = wrong else { return Ok(()) };

@@ -7,19 +7,22 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
+use tokio::runtime::Handle;
 
 use super::error::is_row_error;
 
 pub(super) struct Lease {
     connection: Option<PoolConnection<Postgres>>,
     deadline: Duration,
+    /// Where the pool takes it back; here, if nowhere else.
+    home: Option<Handle>,
     /// A statement has been sent and its answer not been read to the end.
     in_use: bool,
 }
 
 impl Lease {
-    pub(super) fn new(connection: PoolConnection<Postgres>, deadline: Duration) -> Self {
-        Self { connection: Some(connection), deadline, in_use: false }
+    pub(super) fn new(connection: PoolConnection<Postgres>, deadline: Duration, home: Option<Handle>) -> Self {
+        Self { connection: Some(connection), deadline, home, in_use: false }
     }
 
     /// Runs statements on the connection, within the deadline.
@@ -46,10 +49,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.in_use
-            && let Some(connection) = self.connection.take()
-        {
+        let Some(connection) = self.connection.take() else { return };
+        // the pool takes it back by a task, which is not to wait among clients
+        let _entered = self.home.as_ref().map(Handle::enter);
+        if self.in_use {
             drop(connection.detach());
+        } else {
+            drop(connection);
         }
     }
 }

@@ -23,9 +23,8 @@ mod timeline;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, Postgres};
+use sqlx::{Connection as _, PgConnection};
 use tokio::runtime::Handle;
 use tokio_util::context::TokioContext;
 
@@ -123,20 +122,21 @@ impl Store {
     }
 
     async fn lease(&self) -> Result<Lease, StoreError> {
-        Ok(self.lease_of(self.pool.acquire().await?))
+        Ok(Lease::new(self.pool.acquire().await?, self.deadline(), None))
     }
 
     /// A connection of those that the event log has for itself.
     async fn log_lease(&self) -> Result<Lease, StoreError> {
         let acquire = self.log_pool.acquire();
-        Ok(self.lease_of(match &self.log_runtime {
+        let connection = match &self.log_runtime {
             Some(runtime) => TokioContext::new(acquire, runtime.clone()).await?,
             None => acquire.await?,
-        }))
+        };
+        Ok(Lease::new(connection, self.deadline(), self.log_runtime.clone()))
     }
 
-    fn lease_of(&self, connection: PoolConnection<Postgres>) -> Lease {
-        Lease::new(connection, self.settings.statement_timeout + DEADLINE_MARGIN)
+    fn deadline(&self) -> Duration {
+        self.settings.statement_timeout + DEADLINE_MARGIN
     }
 
     /// Runs one unit of work in a transaction that says who acts; again, when it fails to serialize or deadlocks.

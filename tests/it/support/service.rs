@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use incident_manager::config::{Command, DatabaseUrl, ServeConfig, parse};
 use incident_manager::lifecycle::Lifecycle;
-use incident_manager::server;
+use incident_manager::server::{self, LogThread};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::{Value, json};
@@ -50,7 +50,8 @@ impl Service {
         let lifecycle = Lifecycle::new();
         let (config, database, life) = (settings(flags), database.clone(), lifecycle.clone());
         let task = tokio::spawn(async move {
-            server::run(config, &database, listener, life).await.expect("the service ends well");
+            let log = LogThread::start().unwrap();
+            server::run(config, &database, listener, life, &log).await.expect("the service ends well");
         });
         Self { address, lifecycle, task: Some(task), http: reqwest::Client::new(), token: None }
     }
