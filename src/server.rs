@@ -1,6 +1,5 @@
 //! The composition root: everything that the service is made of, put together.
 
-use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -51,8 +50,6 @@ pub enum ServerError {
     Auth(#[from] KeyError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("cannot start the thread that reads the log")]
-    StartLog(#[source] io::Error),
     #[error(transparent)]
     Shutdown(#[from] LifecycleError),
 }

@@ -24,6 +24,8 @@ const OWN_CONNECTIONS: u32 = 1;
 pub enum ServeError {
     #[error(transparent)]
     StartTelemetry(#[from] TelemetryError),
+    #[error("cannot start the thread that reads the log")]
+    StartLogThread(#[source] io::Error),
     #[error("cannot listen for signals")]
     ListenForSignals(#[source] io::Error),
     #[error("cannot listen on {address}")]
@@ -42,7 +44,7 @@ pub enum ServeError {
 pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
     telemetry::init_log(&config.log)?;
     let lifecycle = Lifecycle::new();
-    let log = LogThread::start().map_err(ServerError::StartLog)?;
+    let log = LogThread::start().map_err(ServeError::StartLogThread)?;
     lifecycle.listen_for_signals().map_err(ServeError::ListenForSignals)?;
     if config.auth_mode() == AuthMode::Off {
         if config.is_open_to_network() {
@@ -69,8 +71,8 @@ pub async fn run(config: ServeConfig) -> Result<(), ServeError> {
         if config.demo {
             lifecycle.spawn("demo", demo::run(graphql_url(address), rand::random(), lifecycle.draining().clone()));
         }
-        let (database, secure) = (database.expose().to_owned(), config.network.tls_cert.is_some());
-        let banner = Banner { program: program(), address, database, demo: config.demo, secure };
+        let database = database.expose().to_owned();
+        let banner = Banner { program: program(), address, database, demo: config.demo, secure: tls };
         // Nobody has to read it.
         let _ = io::stdout().write_all(banner.text().as_bytes());
     }

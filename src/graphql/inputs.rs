@@ -42,25 +42,22 @@ impl Inputs {
 
     /// The input object that this argument should have, or have in it, where something else is.
     pub fn missed<'a>(&'a self, field: &str, argument: &str, value: &Literal) -> Option<&'a str> {
-        self.missed_in(self.arguments.get(&(field.to_owned(), argument.to_owned()))?, value)
+        self.missed_in(self.argument(field, argument)?, value)
     }
 
     /// The same of a value of a type. A variable has a type of its own, and where null may be the library knows.
     pub fn missed_in<'a>(&'a self, of: &'a Type, value: &Literal) -> Option<&'a str> {
-        match (&of.base, value) {
-            (_, Literal::Variable(_) | Literal::Null) => None,
-            (BaseType::List(of), Literal::List(items)) => items.iter().find_map(|item| self.missed_in(of, item)),
-            (BaseType::List(of), single) => self.missed_in(of, single),
-            (BaseType::Named(name), Literal::Object(object)) => {
-                let members = self.members.get(name.as_str())?;
-                object.iter().find_map(|(name, value)| self.missed_in(members.get(name.as_str())?, value))
+        let mut missed = None;
+        self.leaves(of, value, &mut |of, value| {
+            if let (BaseType::Named(name), false) = (&of.base, matches!(value, Literal::Variable(_) | Literal::Null))
+                && self.members.contains_key(name.as_str())
+            {
+                missed = missed.or(Some(name.as_str()));
             }
-            (BaseType::Named(name), _) => self.members.contains_key(name.as_str()).then_some(name.as_str()),
-        }
+        });
+        missed
     }
-}
 
-impl Inputs {
     /// Each variable in an argument, and the type of what is to be in its place.
     pub fn variables<'a, 'v>(
         &'a self,
@@ -68,29 +65,33 @@ impl Inputs {
         value: &'v Literal,
         found: &mut impl FnMut(&'v Name, &'a Type),
     ) {
-        if let Some(of) = self.arguments.get(&(field.to_owned(), argument.to_owned())) {
-            self.variables_in(of, value, found);
-        }
+        let Some(of) = self.argument(field, argument) else { return };
+        self.leaves(of, value, &mut |of, value| {
+            if let Literal::Variable(name) = value {
+                found(name, of);
+            }
+        });
     }
 
-    fn variables_in<'a, 'v>(&'a self, of: &'a Type, value: &'v Literal, found: &mut impl FnMut(&'v Name, &'a Type)) {
+    fn argument(&self, field: &str, argument: &str) -> Option<&Type> {
+        self.arguments.get(&(field.to_owned(), argument.to_owned()))
+    }
+
+    /// What a value of a type comes to, beside the lists and the input objects that are where they should be.
+    fn leaves<'a, 'v>(&'a self, of: &'a Type, value: &'v Literal, leaf: &mut impl FnMut(&'a Type, &'v Literal)) {
         match (&of.base, value) {
-            (_, Literal::Variable(name)) => found(name, of),
-            (BaseType::List(of), Literal::List(items)) => {
-                for item in items {
-                    self.variables_in(of, item, found);
-                }
-            }
-            (BaseType::List(of), single) => self.variables_in(of, single, found),
+            (_, Literal::Variable(_) | Literal::Null) => leaf(of, value),
+            (BaseType::List(of), Literal::List(items)) => items.iter().for_each(|item| self.leaves(of, item, leaf)),
+            (BaseType::List(of), single) => self.leaves(of, single, leaf),
             (BaseType::Named(name), Literal::Object(object)) => {
                 let Some(members) = self.members.get(name.as_str()) else { return };
                 for (name, value) in object {
                     if let Some(of) = members.get(name.as_str()) {
-                        self.variables_in(of, value, found);
+                        self.leaves(of, value, leaf);
                     }
                 }
             }
-            (BaseType::Named(_), _) => {}
+            (BaseType::Named(_), _) => leaf(of, value),
         }
     }
 }
